@@ -1,0 +1,6 @@
+"""MobileUtr and its weights."""
+
+from mobileutr_monai.networks.mobileutr import VARIANTS, MobileUtr
+from mobileutr_monai.networks.weights import convert_official_state_dict, load_weights
+
+__all__ = ["VARIANTS", "MobileUtr", "convert_official_state_dict", "load_weights"]
