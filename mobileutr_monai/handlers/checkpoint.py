@@ -1,0 +1,122 @@
+"""Checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+from torch import nn
+
+from mobileutr_monai.handlers.process import is_main_process
+
+__all__ = ["TrainingCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingCheckpoint:
+    """Saves after every epoch what training needs to go on, keeps the best model, and installs it at the end.
+
+    ``training/last.pt`` is the state, ``training/best.pt`` the model with the highest metric so far. When training has
+    finished, the best model becomes ``model.pt``; what was there before is moved to ``previous/``. Files are written
+    under another name first, so a kill never leaves half a one. (MONAI's ``CheckpointSaver`` writes in place, and
+    forgets the best score when resumed.) Attach it behind the validation's handler.
+
+    Args:
+        ckpt_dir: folder of ``model.pt``.
+        state: objects with ``state_dict`` to save and restore.
+        model: what is kept when it is the best.
+        evaluator: engine that computes ``metric``.
+        metric: name of a metric, higher is better. Ties keep the earlier epoch.
+        resume: continue from ``training/last.pt``.
+
+    Raises:
+        FileNotFoundError: at the start of training, when there is nothing to resume.
+        ValueError: likewise, when the run to resume has another number of epochs.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        state: Mapping[str, Any],
+        model: nn.Module,
+        evaluator: Engine,
+        metric: str,
+        resume: bool = False,
+    ) -> None:
+        self.ckpt_dir = Path(ckpt_dir)
+        self.last, self.best = self.ckpt_dir / "training" / "last.pt", self.ckpt_dir / "training" / "best.pt"
+        self.state = dict(state)
+        self.model = model
+        self.evaluator = evaluator
+        self.metric = metric
+        self.resume = resume
+        self.best_score = float("-inf")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        if is_main_process():
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+            engine.add_event_handler(Events.COMPLETED, self._install_best)
+
+    def _start(self, engine: Engine) -> None:
+        if self.resume:
+            self._restore(engine)
+        elif is_main_process():
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self.last, self.best):
+                if path.is_file():  # an earlier run's: kept, but never taken for this one's
+                    path.replace(path.with_name(f"earlier_{path.name}"))
+
+    def _restore(self, engine: Engine) -> None:
+        if not self.last.is_file():
+            raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; start without resume")
+        checkpoint = torch.load(self.last, map_location="cpu", weights_only=True)
+        max_epochs, saved = engine.state.max_epochs, checkpoint["trainer"]["max_epochs"]
+        if max_epochs != saved:
+            raise ValueError(
+                f"{self.last} is of a run with max_epochs={saved}, which its schedule depends on, not {max_epochs}; "
+                f"resume with {saved}, or start another run from its weights with pretrained"
+            )
+        self.best_score = checkpoint.pop("best_score")
+        Checkpoint.load_objects({**self.state, "trainer": engine}, checkpoint)
+        logger.info("resumed from %s after epoch %d", self.last, engine.state.epoch)
+
+    def _save(self, engine: Engine) -> None:
+        score = self.evaluator.state.metrics.get(self.metric)
+        if isinstance(score, float) and score > self.best_score:
+            self.best_score = score
+            _write(self.model.state_dict(), self.best)
+        objects = {**self.state, "trainer": engine}
+        content = {name: value.state_dict() for name, value in objects.items()}
+        _write({**content, "best_score": self.best_score}, self.last)
+
+    def _install_best(self, engine: Engine) -> None:
+        target = self.ckpt_dir / "model.pt"
+        if self.best_score == float("-inf"):  # a best.pt that is there is another run's
+            logger.warning("no epoch has a value of %s, so %s stays as it is", self.metric, target)
+            return
+        if target.is_file():
+            digest = hashlib.sha256(target.read_bytes()).hexdigest()[:12]
+            previous = self.ckpt_dir / "previous" / f"model_{digest}.pt"
+            previous.parent.mkdir(exist_ok=True)
+            target.replace(previous)
+            logger.info("the weights that were in %s are now in %s", target, previous)
+        _write(torch.load(self.best, weights_only=True), target)
+        logger.info("best epoch's weights (%s %.4f) are in %s", self.metric, self.best_score, target)
+
+
+def _write(content: Mapping, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(dict(content), file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,103 @@
+"""Progress and history of a training run."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from mobileutr_monai.handlers.process import is_main_process
+
+__all__ = ["EpochLog", "ProgressBar"]
+
+
+class ProgressBar:
+    """Progress bar over the whole run, with the time left, the epoch and the loss (ignite's spans one epoch)."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def attach(self, engine: Engine) -> None:
+        if is_main_process():
+            engine.add_event_handler(Events.STARTED, self._open)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+            engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
+        self._bar = tqdm(desc="Training", total=total, initial=engine.state.iteration, unit="step", mininterval=1.0)
+
+    def _advance(self, engine: Engine) -> None:
+        if self._bar is not None:
+            epoch = f"{engine.state.epoch}/{engine.state.max_epochs}"
+            self._bar.set_postfix(epoch=epoch, loss=f"{_loss(engine):.3f}", refresh=False)
+            self._bar.update()
+
+    def _close(self, engine: Engine, error: BaseException | None = None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if error is not None:
+            raise error
+
+
+class EpochLog:
+    """Writes one CSV row an epoch: epoch, mean loss, learning rate, seconds, and the validation's metrics.
+
+    A resumed run keeps the rows of the epochs behind it. Attach it behind the validation's handler.
+    """
+
+    def __init__(self, output_file: str | Path, optimizer: Optimizer, evaluator: Engine) -> None:
+        self.output_file = Path(output_file)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self._losses: list[float] = []
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        if is_main_process():
+            engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        self._losses = []
+        self._started = time.perf_counter()
+
+    def _collect(self, engine: Engine) -> None:
+        self._losses.append(_loss(engine))
+
+    def _write(self, engine: Engine) -> None:
+        row: dict[str, object] = {
+            "epoch": engine.state.epoch,
+            "loss": round(sum(self._losses) / len(self._losses), 5),
+            "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
+            "seconds": round(time.perf_counter() - self._started, 1),
+        }
+        if self.evaluator.state.epoch == engine.state.epoch:  # else its metrics are those of an earlier epoch
+            row |= {name: round(float(value), 5) for name, value in sorted(self.evaluator.state.metrics.items())}
+        rows = [*self._read_rows(before=engine.state.epoch), row]
+        self.output_file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.output_file.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.output_file)
+
+    def _read_rows(self, before: int) -> list[dict[str, object]]:
+        if before == 1 or not self.output_file.is_file():
+            return []
+        with self.output_file.open(newline="", encoding="utf-8") as file:
+            return [{**row} for row in csv.DictReader(file) if int(row["epoch"]) < before]
+
+
+def _loss(engine: Engine) -> float:
+    output: Any = (
+        engine.state.output
+    )  # MONAI's trainer decollates it: one dictionary an image, each with the batch's loss
+    return float(output[0]["loss"])

@@ -1,0 +1,55 @@
+"""Precision and recall of every image.
+
+MONAI's ``ConfusionMatrix`` pools the pixels of all images, or keeps four counts an image that ``MetricsSaver`` (1.6.1)
+cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.handlers import IgniteMetricHandler
+from monai.metrics import CumulativeIterationMetric
+from monai.metrics.utils import do_metric_reduction
+
+__all__ = ["Precision", "Recall"]
+
+
+class _OverlapRatio(CumulativeIterationMetric):
+    """True positives over a count of pixels, for each image and label; without such pixels it is NaN and not averaged.
+
+    Shape:
+        - pred and label: (B, C, ...), zeros and ones.
+    """
+
+    def __init__(self, of_label: bool) -> None:
+        super().__init__()
+        self.of_label = of_label
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None:
+            raise ValueError("precision and recall need a label")
+        hits = (y_pred * y).flatten(2).sum(-1)
+        whole = (y if self.of_label else y_pred).flatten(2).sum(-1)
+        return torch.where(whole > 0, hits / whole, torch.nan)
+
+    def aggregate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Returns the mean over images and labels."""
+        mean: torch.Tensor = do_metric_reduction(self.get_buffer(), "mean")[0]
+        return mean
+
+
+class Precision(IgniteMetricHandler):
+    """Mean over images of the share of predicted pixels in the label; images without prediction do not count."""
+
+    def __init__(self, output_transform: Callable = lambda output: output) -> None:
+        super().__init__(metric_fn=_OverlapRatio(of_label=False), output_transform=output_transform)
+
+
+class Recall(IgniteMetricHandler):
+    """Mean over images of the share of the label's pixels that are predicted; images without label do not count."""
+
+    def __init__(self, output_transform: Callable = lambda output: output) -> None:
+        super().__init__(metric_fn=_OverlapRatio(of_label=True), output_transform=output_transform)

@@ -1,0 +1,51 @@
+"""Exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+__all__ = ["WeightAverage"]
+
+
+class WeightAverage:
+    """Keeps a moving average of a network's weights and running statistics in another instance of it.
+
+    It differs from ignite's ``EMAHandler`` (0.5.5) in three points, each of which cost Dice or reproducibility: batch
+    norm's statistics are averaged too (averaged weights with the latest statistics gave empty masks early in training);
+    the warm-up depends on the iteration alone, so it does not start again when training is resumed; the first copy is
+    taken when training starts, after whatever loads weights (MONAI Label adds a ``CheckpointLoader``).
+
+    Place it behind such handlers.
+
+    Args:
+        model: the network that is trained, bare or wrapped for several processes.
+        average: another instance of the bare network, which holds the average.
+        momentum: share of the newest step in the average, after a warm-up in which it is higher.
+    """
+
+    def __init__(self, model: nn.Module, average: nn.Module, momentum: float) -> None:
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must be in (0, 1], got {momentum!r}")
+        self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+        self.average = average.requires_grad_(False).eval()
+        self.momentum = momentum
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._copy)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _copy(self, engine: Engine) -> None:
+        if engine.state.iteration == 0:
+            self.average.load_state_dict(self.model.state_dict())
+
+    @torch.no_grad()
+    def _update(self, engine: Engine) -> None:
+        share = max(self.momentum, 9 / (9 + engine.state.iteration))
+        newest = self.model.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(newest[name], share)
+            else:
+                value.copy_(newest[name])

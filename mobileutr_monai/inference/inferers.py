@@ -1,0 +1,33 @@
+"""Inferers that MONAI lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import SimpleInferer
+
+__all__ = ["AutocastInferer"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class AutocastInferer(SimpleInferer):
+    """Runs the network under autocast, on the CPU too, and returns float32.
+
+    MONAI's engines autocast on CUDA only (1.6.1: ``torch.autocast("cuda", ...)``): ``amp`` does nothing on a CPU.
+
+    Args:
+        dtype: ``"float32"`` (no autocast) or ``"bfloat16"``.
+    """
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__()
+        if dtype not in _DTYPES:
+            raise ValueError(f"dtype {dtype!r} is unknown; choose one of {sorted(_DTYPES)}")
+        self.dtype = _DTYPES[dtype]
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits: torch.Tensor = super().__call__(inputs, network, *args, **kwargs)
+        return logits.float()

@@ -1,0 +1,158 @@
+"""The batch runner: what it writes, and what bad input gets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from mobileutr_monai.inference import BatchRunner
+from mobileutr_monai.networks import MobileUtr
+
+
+@pytest.fixture(scope="module")
+def samples(breast) -> list[Path]:
+    return sorted((breast / "sample_data" / "images").iterdir())
+
+
+@pytest.fixture
+def make_runner(breast, tmp_path):
+    def make(**overrides) -> BatchRunner:
+        parser = ConfigParser()
+        parser.read_config(str(breast / "configs" / "inference.json"))
+        parser.read_meta(str(breast / "configs" / "metadata.json"))
+        defaults = {
+            "bundle_root": str(breast),
+            "dataset_dir": str(tmp_path / "in"),
+            "output_dir": str(tmp_path / "out"),
+        }
+        # Small, since these tests are about files.
+        parser.update(defaults | {"image_size": [32, 32]} | overrides)
+        return parser.get_parsed_content("runner")
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, samples) -> Path:
+    """Three images, one in a subfolder, beside a file of another kind."""
+    target = tmp_path / "in"
+    (target / "sub").mkdir(parents=True)
+    shutil.copyfile(samples[0], target / "a.jpg")
+    shutil.copyfile(samples[1], target / "B.JPG")
+    with Image.open(samples[2]) as image:
+        image.convert("RGBA").save(target / "sub" / "c.png")
+    (target / "notes.txt").write_text("not an image")
+    return target
+
+
+def read_report(folder: Path) -> list[dict[str, str]]:
+    with (folder / "report.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
+    make_runner().run()
+    out = tmp_path / "out"
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    names = ("a", "B", "sub/c")
+    assert written == {f"{n}_{k}.png" for n in names for k in ("mask", "overlay")} | {"report.csv", "report.json"}
+    for row in read_report(out):
+        mask = np.array(Image.open(out / row["mask"]))
+        with Image.open(folder / row["case"]) as image:
+            assert mask.shape == image.size[::-1]
+        assert row["status"] == "ok"
+        assert (int(row["height"]), int(row["width"])) == mask.shape
+        assert int(row["area_px"]) == (mask == 1).sum()
+    summary = json.loads((out / "report.json").read_text())
+    assert summary["cases"] == {"ok": 3, "failed": 0}
+    assert "Research only" in summary["notice"]
+
+
+def test_overlays_can_be_left_out(make_runner, folder, tmp_path):
+    make_runner(overlays=False).run()
+    assert not list((tmp_path / "out").rglob("*_overlay.png"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_masks_do_not_depend_on_the_batch(make_runner, folder, tmp_path, batch_size):
+    make_runner(batch_size=8, output_dir=str(tmp_path / "reference")).run()
+    make_runner(batch_size=batch_size).run()
+    for path in (tmp_path / "reference").rglob("*_mask.png"):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "reference")
+        assert np.array_equal(np.array(Image.open(path)), np.array(Image.open(other)))
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(make_runner, samples, tmp_path):
+    (tmp_path / "in").mkdir()
+    for sample, name in zip(samples, ("x.jpg", "x.png", "y.jpg", "x_jpg.png"), strict=False):
+        with Image.open(sample) as image:
+            image.save(tmp_path / "in" / name)
+    make_runner().run()
+    assert len(read_report(tmp_path / "out")) == 4
+    masks = {path.name for path in (tmp_path / "out").glob("*_mask.png")}
+    assert masks == {"x_jpg_2_mask.png", "x_png_mask.png", "y_mask.png", "x_jpg_mask.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("truncated.png", "truncate"), ("empty.png", b""), ("text.jpg", b"not an image"), ("zip.tif", b"PK\x03\x04")],
+)
+def test_a_broken_image_costs_only_itself(make_runner, folder, tmp_path, capsys, name, content):
+    if content == "truncate":
+        content = (folder / "sub" / "c.png").read_bytes()[:2000]
+    (folder / name).write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        make_runner().run()
+    assert stop.value.code == 1
+    rows = {row["case"]: row for row in read_report(tmp_path / "out")}
+    assert rows[name]["status"] == "failed"
+    assert rows[name]["reason"].startswith("unreadable image: ")
+    assert sum(row["status"] == "ok" for row in rows.values()) == 3
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert not (tmp_path / "out" / f"{Path(name).stem}_mask.png").exists()
+    assert "1 of 4 cases failed" in capsys.readouterr().err
+
+
+def save(state: object, path: Path) -> str:
+    torch.save(state, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda p: {"dataset_dir": str(p / "nowhere")}, "is not a folder"),
+        (lambda p: {"dataset_dir": str(p / "empty")}, "no PNG, JPEG, BMP or TIFF image"),
+        (lambda p: {"output_dir": str(p / "in" / "out")}, "lies inside the input folder"),
+        (lambda p: {"output_dir": str(p / "in")}, "lies inside the input folder"),
+        (lambda p: {"output_dir": str(p / "in" / "a.jpg" / "x")}, "inside the input folder"),
+        (lambda p: {"output_dir": str(p / "file" / "x")}, "cannot make the output folder"),
+        (lambda p: {"weights": str(p / "none.pt")}, "no weights at"),
+        (lambda p: {"weights": str(p / "file")}, "is not a state dict"),
+        (lambda p: {"weights": save([1, 2], p / "list.pt")}, "not a state dict"),
+        (lambda p: {"weights": save(MobileUtr(2, 3, 1, "large").state_dict(), p / "l.pt")}, "does not fit the network"),
+        (lambda p: {"weights": save(MobileUtr(2, 3, 2).state_dict(), p / "2.pt")}, "check variant, in_channels"),
+        (lambda p: {"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_one_line_and_code_2(make_runner, folder, tmp_path, capsys, prepare, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no folder")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        make_runner(**prepare(tmp_path)).run()
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(folder.rglob("*")) == before
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,57 @@
+"""The ``mobileutr`` command: exit codes, one-line errors, no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: VERB"),
+        (("segment",), "invalid choice"),
+        (("predict", "BUNDLE", "FOLDER"), "--output"),
+        (("predict", "BUNDLE", "FOLDER", "--output", "out", "--overlay-all"), "unrecognized arguments"),
+        (("predict", "BUNDLE", "FOLDER", "--output", "out", "--batch-size", "0"), "at least 1"),
+        (("predict", "nowhere", "FOLDER", "--output", "out"), "is not a bundle"),
+        (("predict", "BUNDLE", "nowhere", "--output", "out"), "is not a folder"),
+        (("predict", "BUNDLE", "FOLDER", "--output", "out", "--weights", "none.pt"), "no weights at none.pt"),
+        (("split", "nowhere", "--output", "d.json"), "nowhere"),
+        (("split", "FOLDER", "--output", "d.json"), "no images/"),
+        (("split", "SAMPLES", "--output", "d.json", "--validation", "1.5"), "must be in [0, 1)"),
+        (("split", "SAMPLES", "--output", "d.json", "--validation", "0.5", "--test", "0.5"), "take fewer"),
+        (("split", "SAMPLES", "--output", "/proc/none/d.json"), "/proc/none"),
+    ],
+)
+def test_bad_usage_gives_one_line_and_code_2(mobileutr, breast, tmp_path, arguments, message):
+    names = {"BUNDLE": breast, "FOLDER": breast / "sample_data" / "images", "SAMPLES": breast / "sample_data"}
+    process = mobileutr(*(names.get(argument, argument) for argument in arguments), cwd=tmp_path)
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    assert message in process.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_split_writes_a_datalist_that_training_takes(mobileutr, breast, tmp_path):
+    shutil.copytree(breast / "sample_data", tmp_path / "data")
+    output = tmp_path / "data" / "datalist.json"
+    process = mobileutr("split", tmp_path / "data", "--output", output, "--validation", "0.25", "--test", "0.125")
+    assert process.returncode == 0, process.stderr
+    datalist = json.loads(output.read_text())
+    assert {name: len(datalist[name]) for name in ("training", "validation", "testing")} == {
+        "training": 5,
+        "validation": 2,
+        "testing": 1,
+    }
+    first = output.read_bytes()
+    mobileutr("split", tmp_path / "data", "--output", output, "--validation", "0.25", "--test", "0.125")
+    assert output.read_bytes() == first
+
+
+def test_help_says_research_only(mobileutr):
+    process = mobileutr("--help")
+    assert process.returncode == 0
+    assert "Research only" in process.stdout
