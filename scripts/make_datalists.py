@@ -3,10 +3,10 @@
 ``training`` and ``validation`` are what a bundle learns from and is chosen on, ``testing`` is scored once, at the end.
 ``duplicates`` names the ``testing`` cases that have a near-duplicate among the others.
 
-- BUSI, three official splits: the official validation list is ``testing``; the official train list is divided, a grouped
-  tenth is ``validation``. The normal images are divided alike: 40 for the report, a tenth of the rest for choosing. A
-  normal image that nearly equals one with a lesion is left out. Near-duplicates stay together except across the official
-  lists, which leak.
+- BUSI, three official splits: the official validation list is ``testing``; the official train list is divided, a
+  grouped tenth is ``validation``. The normal images are divided alike: 40 for the report, a tenth of the rest for
+  choosing. A normal image that nearly equals one with a lesion is left out. Near-duplicates stay together except across
+  the official lists, which leak.
 - ISIC 2018 task 1 and Kvasir-SEG: the lists that come with our copies, as they are.
 - Hippocampus: five folds by hash of the name; the fold itself is ``testing``, a tenth of the rest ``validation``.
 """

@@ -1,10 +1,11 @@
 """Scores a bundle's weights on sections of a datalist, image by image, with 95 % bootstrap intervals.
 
 Two scales: ``network`` compares at the size the network sees (the papers' protocol, 256 x 256), ``original`` at the
-image's own size. HD95 is in pixels of the scale. Preprocessing, network, inferer and postprocessing are the objects of
-the bundle's configs. An image whose label is empty has no overlap scores: it is counted by ``false_positive``
-(any pixel predicted) and ``predicted_percent``. An image whose prediction alone is empty has Dice, IoU and recall 0 and
-no precision and HD95.
+image's own size. Volumes are compared at the original one. HD95 is in pixels of the scale, in mm for volumes. Several
+labels are averaged case by case, then over cases, and reported one by one. Preprocessing, network, inferer and
+postprocessing are the objects of the bundle's configs. An image whose label is empty has no overlap scores: it is
+counted by ``false_positive`` (any pixel predicted) and ``predicted_percent``. An image whose prediction alone is empty
+has Dice, IoU and recall 0 and no precision and HD95.
 
 Writes ``<section>_cases.csv`` and ``scores.json``.
 """
@@ -16,6 +17,7 @@ import csv
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +25,26 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.metrics import compute_hausdorff_distance
-from monai.transforms import Compose, Resized
+from monai.transforms import Compose, Orientationd, Resized, Spacingd
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
 METRICS = ("dice", "iou", "precision", "recall", "hd95")
 EMPTY_LABEL_METRICS = ("false_positive", "predicted_percent")
+REGRIDDING = (Resized, Orientationd, Spacingd)
 RESAMPLES = 9999
+Row = dict[str, Any]
 
 
-def score_masks(pred: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
+def score_masks(pred: torch.Tensor, label: torch.Tensor, spacing: Sequence[float] | None = None) -> dict[str, float]:
     """Compares two binary masks of one size; see the module's text for empty ones.
 
+    Args:
+        spacing: mm along the axes, for HD95; without it HD95 is in pixels.
+
     Shape:
-        - pred, label: (rows, columns), in either order of the axes.
+        - pred, label: (rows, columns), in either order of the axes, or (x, y, z).
     """
-    pred, label = pred > 0, label > 0
     hits, predicted, true = (int(mask.sum()) for mask in (pred & label, pred, label))
     if not true:
         return {"false_positive": float(predicted > 0), "predicted_percent": 100 * predicted / pred.numel()}
@@ -46,7 +52,7 @@ def score_masks(pred: torch.Tensor, label: torch.Tensor) -> dict[str, float]:
     if predicted:
         scores["precision"] = hits / predicted
         distance = compute_hausdorff_distance(
-            pred[None, None], label[None, None], include_background=True, percentile=95
+            pred[None, None], label[None, None], include_background=True, percentile=95, spacing=spacing
         )
         scores["hd95"] = float(distance)
     return scores
@@ -77,11 +83,12 @@ class Scorer:
         runner = inference.get_parsed_content("runner")
         runner.load_network()
         self.weights: Path = runner.weights
+        self.labels: dict[int, str] = runner.labels
         self.segmenter = runner.segmenter
-        self.to_label_map = train.get_parsed_content("train#postprocessing")
+        self.to_label_map = Compose(train.get_parsed_content("to_label_map"))
         label_transforms = train.get_parsed_content("label_transforms")
         self.network_label = Compose(label_transforms)
-        self.original_label = Compose([t for t in label_transforms if not isinstance(t, Resized)])
+        self.original_label = Compose([t for t in label_transforms if not isinstance(t, REGRIDDING)])
 
     @staticmethod
     def _parser(bundle: Path, name: str, overrides: dict[str, Any]) -> ConfigParser:
@@ -91,38 +98,70 @@ class Scorer:
         parser.update({"bundle_root": str(bundle), **overrides})
         return parser
 
-    def score(self, item: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """Returns the scores of one case at both scales."""
+    def compare(self, item: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Returns scale -> predicted and true label map of one case. Volumes have the scale ``original`` alone."""
         (result,) = self.segmenter.infer([self.segmenter.read(item["image"])])
-        at_network = self.to_label_map({"pred": result["pred"]})["pred"][0]
-        at_original = torch.as_tensor(self.segmenter.make_label_map(result))
-        label = {"label": item["label"]}
-        return {
-            "network": score_masks(at_network, self.network_label(dict(label))["label"][0]),
-            "original": score_masks(at_original, self.original_label(dict(label))["label"][0]),
-        }
+        pairs = {}
+        if self.segmenter.spatial_dims == 2:
+            at_network = self.to_label_map({"pred": result["pred"]})["pred"][0]
+            pairs["network"] = (at_network, self.network_label({"label": item["label"]})["label"][0])
+        original = self.original_label({"label": item["label"]})["label"][0]
+        return pairs | {"original": (torch.as_tensor(self.segmenter.make_label_map(result)), original)}
+
+    def score(self, item: dict[str, Any]) -> list[Row]:
+        """Returns a row a scale and label of one case."""
+        pairs = self.compare(item)
+        truth = pairs["original"][1]
+        volume = self.segmenter.spatial_dims == 3
+        spacing = [float(side) for side in truth.pixdim] if volume else None  # type: ignore[attr-defined]
+        return [
+            {"scale": scale, "label": name, **score_masks(pred == index, label == index, spacing)}
+            for scale, (pred, label) in pairs.items()
+            for index, name in self.labels.items()
+        ]
 
 
-def score_section(scorer: Scorer, items: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
-    """Returns one row a case and scale."""
+def resolve(item: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Returns a datalist's item with whole paths."""
+    return {"image": str(root / item["image"]), "label": [str(root / mask) for mask in item["label"]]}
+
+
+def score_section(scorer: Scorer, items: list[dict[str, Any]], root: Path) -> list[Row]:
+    """Returns a row a case, scale and label."""
     rows = []
     for item in tqdm(items, unit="case"):
-        resolved = {"image": str(root / item["image"]), "label": [str(root / mask) for mask in item["label"]]}
-        for scale, scores in scorer.score(resolved).items():
-            rows.append({"image": item["image"], "scale": scale, **{k: round(v, 5) for k, v in scores.items()}})
+        for scores in scorer.score(resolve(item, root)):
+            rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in scores.items()}
+            rows.append({"image": item["image"], **rounded})
     return rows
 
 
-def summarise_rows(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns scale -> metric -> summary, for the metrics that any row has."""
-    return {
-        scale: {
-            metric: summarise([row[metric] for row in rows if row["scale"] == scale and metric in row])
-            for metric in (*METRICS, *EMPTY_LABEL_METRICS)
-            if any(row["scale"] == scale and metric in row for row in rows)
-        }
-        for scale in ("network", "original")
-    }
+def summarise_rows(rows: list[Row]) -> dict[str, dict[str, Any]]:
+    """Returns scale -> metric -> summary, for the metrics that any row has.
+
+    With several labels, a case counts with the mean over those that have the metric, and ``labels`` has each alone.
+    """
+    names = sorted({row["label"] for row in rows})
+    summary: dict[str, dict[str, Any]] = {}
+    for scale in sorted({row["scale"] for row in rows}):
+        at_scale = [row for row in rows if row["scale"] == scale]
+        summary[scale] = _summarise_metrics(at_scale)
+        if len(names) > 1:
+            of_label = {name: [row for row in at_scale if row["label"] == name] for name in names}
+            summary[scale]["labels"] = {name: _summarise_metrics(of_label[name]) for name in names}
+    return summary
+
+
+def _summarise_metrics(rows: list[Row]) -> dict[str, Any]:
+    summaries = {}
+    for metric in (*METRICS, *EMPTY_LABEL_METRICS):
+        cases: dict[str, list[float]] = {}
+        for row in rows:
+            if metric in row:
+                cases.setdefault(row["image"], []).append(row[metric])
+        if cases:
+            summaries[metric] = summarise([float(np.mean(values)) for values in cases.values()])
+    return summaries
 
 
 def main() -> None:
@@ -163,7 +202,12 @@ def main() -> None:
         clean = [row for row in rows if row["image"] not in duplicates]
         if len(clean) < len(rows):
             scores["sections"][f"{section} without near-duplicates of training cases"] = summarise_rows(clean)
-        columns = ["image", "scale", *(m for m in (*METRICS, *EMPTY_LABEL_METRICS) if any(m in row for row in rows))]
+        columns = [
+            "image",
+            "scale",
+            "label",
+            *(m for m in (*METRICS, *EMPTY_LABEL_METRICS) if any(m in row for row in rows)),
+        ]
         with (arguments.output / f"{section}_cases.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()

@@ -20,17 +20,23 @@ __all__ = ["Precision", "Recall"]
 class _OverlapRatio(CumulativeIterationMetric):
     """True positives over a count of pixels, for each image and label; without such pixels it is NaN and not averaged.
 
+    Args:
+        of_label: whether the label's pixels are counted, or the predicted ones.
+        include_background: whether the first channel is a label like the others.
+
     Shape:
         - pred and label: (B, C, ...), zeros and ones.
     """
 
-    def __init__(self, of_label: bool) -> None:
+    def __init__(self, of_label: bool, include_background: bool) -> None:
         super().__init__()
-        self.of_label = of_label
+        self.of_label, self.include_background = of_label, include_background
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if y is None:
             raise ValueError("precision and recall need a label")
+        if not self.include_background:
+            y_pred, y = y_pred[:, 1:], y[:, 1:]
         hits = (y_pred * y).flatten(2).sum(-1)
         whole = (y if self.of_label else y_pred).flatten(2).sum(-1)
         return torch.where(whole > 0, hits / whole, torch.nan)
@@ -44,12 +50,16 @@ class _OverlapRatio(CumulativeIterationMetric):
 class Precision(IgniteMetricHandler):
     """Mean over images of the share of predicted pixels in the label; images without prediction do not count."""
 
-    def __init__(self, output_transform: Callable = lambda output: output) -> None:
-        super().__init__(metric_fn=_OverlapRatio(of_label=False), output_transform=output_transform)
+    def __init__(
+        self, include_background: bool = True, output_transform: Callable = lambda output: output
+    ) -> None:
+        super().__init__(_OverlapRatio(False, include_background), output_transform=output_transform)
 
 
 class Recall(IgniteMetricHandler):
     """Mean over images of the share of the label's pixels that are predicted; images without label do not count."""
 
-    def __init__(self, output_transform: Callable = lambda output: output) -> None:
-        super().__init__(metric_fn=_OverlapRatio(of_label=True), output_transform=output_transform)
+    def __init__(
+        self, include_background: bool = True, output_transform: Callable = lambda output: output
+    ) -> None:
+        super().__init__(_OverlapRatio(True, include_background), output_transform=output_transform)

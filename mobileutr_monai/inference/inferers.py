@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
+from monai.utils import convert_to_tensor
 
 __all__ = ["AutocastInferer"]
 
@@ -13,9 +14,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class AutocastInferer(SimpleInferer):
-    """Runs the network under autocast, on the CPU too, and returns float32.
+    """Runs the network under autocast, on the CPU too, and returns a plain float32 tensor.
 
-    MONAI's engines autocast on CUDA only (1.6.1: ``torch.autocast("cuda", ...)``): ``amp`` does nothing on a CPU.
+    MONAI's engines autocast on CUDA only (1.6.1: ``torch.autocast("cuda", ...)``): ``amp`` does nothing on a CPU. The
+    network gets a plain tensor: a ``MetaTensor`` makes a training step on two cores 10 % longer in 2D, 40 % in 3D.
 
     Args:
         dtype: ``"float32"`` (no autocast) or ``"bfloat16"``.
@@ -28,6 +30,7 @@ class AutocastInferer(SimpleInferer):
         self.dtype = _DTYPES[dtype]
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        plain = convert_to_tensor(inputs, track_meta=False)
         with torch.autocast(inputs.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits: torch.Tensor = super().__call__(inputs, network, *args, **kwargs)
+            logits: torch.Tensor = super().__call__(plain, network, *args, **kwargs)
         return logits.float()

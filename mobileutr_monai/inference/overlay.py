@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from mobileutr_monai.data.images import to_mode
 
-__all__ = ["draw_contours"]
+__all__ = ["draw_contours", "draw_volume"]
 
 COLOURS = ((255, 64, 64), (64, 220, 255), (255, 220, 64), (120, 255, 96), (230, 110, 255), (255, 150, 60))
 """Contour colours of labels 1, 2, ..., repeated when there are more."""
+
+MIN_VIEW_SIDE = 256
+"""Small volumes are enlarged, by a whole number, until the picture's shorter side has this many pixels."""
+
+WINDOW_PERCENTILES = (1.0, 99.0)
+"""Percentiles of a volume's values that are drawn black and white."""
 
 PIXELS_PER_LINE_WIDTH = 250
 """Longer image side for which the contour is one pixel wide."""
@@ -30,3 +37,39 @@ def draw_contours(image: Image.Image, label: np.ndarray) -> Image.Image:
         inner = ndimage.binary_erosion(region, iterations=width, border_value=0)
         canvas[region & ~inner] = COLOURS[(int(value) - 1) % len(COLOURS)]
     return Image.fromarray(canvas)
+
+
+def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Image.Image:
+    """Draws three slices through the middle of the labels: axial, coronal, sagittal, as radiologists look at them.
+
+    The patient's left is on the picture's right, front and head are up.
+
+    Shape:
+        - volume, label: (x, y, z) in any orientation; affine: (4, 4), to RAS in mm.
+    """
+    orientation = nib.io_orientation(affine)
+    volume, label = (nib.apply_orientation(array, orientation) for array in (volume, label))
+    spacing = nib.affines.voxel_sizes(affine)[np.argsort(orientation[:, 0])]
+    voxels = np.argwhere(label > 0)
+    centre = np.median(voxels, axis=0).astype(int) if len(voxels) else np.array(label.shape) // 2
+    low, high = np.percentile(volume, WINDOW_PERCENTILES)
+    grey = (255 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    views = [_draw_slice(grey, label, axis, int(centre[axis]), spacing) for axis in (2, 1, 0)]
+    canvas = Image.new("RGB", (sum(view.width for view in views), max(view.height for view in views)))
+    left = 0
+    for view in views:
+        canvas.paste(view, (left, 0))
+        left += view.width
+    return canvas
+
+
+def _draw_slice(grey: np.ndarray, label: np.ndarray, axis: int, index: int, spacing: np.ndarray) -> Image.Image:
+    # Rows downwards are the last axis backwards; columns are the first axis backwards (right is drawn left).
+    picture, region = (np.take(array, index, axis=axis)[::-1, ::-1].T for array in (grey, label))
+    across, down = np.delete(spacing, axis)
+    rows, columns = picture.shape
+    unit = min(across, down)
+    scale = max(1, -(-MIN_VIEW_SIDE // int(min(rows * down, columns * across) / unit)))
+    size = (round(columns * across / unit * scale), round(rows * down / unit * scale))
+    enlarged = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    return draw_contours(enlarged, np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST)))

@@ -16,15 +16,18 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import nibabel as nib
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 from tqdm import tqdm
 
-from mobileutr_monai.data.cases import find_images, find_other_files
-from mobileutr_monai.inference.overlay import draw_contours
+from mobileutr_monai.data.cases import VOLUME_SUFFIXES, find_images, find_other_files, find_volumes, strip_suffix
+from mobileutr_monai.data.datalist import IMAGE_SUFFIXES
+from mobileutr_monai.inference.outputs import save_label_image, save_label_volume, save_picture, write_whole
+from mobileutr_monai.inference.overlay import draw_contours, draw_volume
+from mobileutr_monai.inference.report import NOTICE, Row, measure_labels
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.weights import load_weights
 
@@ -32,7 +35,13 @@ __all__ = ["BatchRunner", "UsageError"]
 
 logger = logging.getLogger(__name__)
 
-NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
+INPUTS = {
+    2: (find_images, IMAGE_SUFFIXES, "PNG, JPEG, BMP or TIFF image"),
+    3: (find_volumes, VOLUME_SUFFIXES, "NIfTI volume"),
+}
+"""What a bundle of 2 or 3 dimensions takes: how it is found, its suffixes, its name."""
+
+MM3_PER_ML = 1000.0
 
 
 class UsageError(ValueError):
@@ -40,44 +49,27 @@ class UsageError(ValueError):
 
 
 @dataclass
-class Row:
-    """One label of one case in ``report.csv``; areas in pixels of the image."""
-
-    case: str
-    status: str = "ok"
-    reason: str = ""
-    mask: str = ""
-    height: int = 0
-    width: int = 0
-    label: str = ""
-    area_px: int = 0
-    area_percent: float = 0.0
-    components: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
 class Case:
-    """An image, where its outputs go, and the seconds spent on it so far."""
+    """An image or volume, where its outputs go (without suffix), and the seconds spent on it so far."""
 
-    image: Path
+    source: Path
     name: str
     output: Path
     seconds: float = 0.0
 
 
 class BatchRunner:
-    """Segments every image of a folder with the objects of a bundle's ``inference`` config.
+    """Segments every image of a folder (2D bundles) or every NIfTI volume (3D) with the objects of a bundle's config.
 
-    For each image ``DIR/NAME.EXT`` it writes ``OUT/DIR/NAME_mask.png`` (label indices at the image's own size, 0 is
-    background) and, if asked, ``OUT/DIR/NAME_overlay.png``. ``report.csv`` gets a row a label of a case as they are
-    done, and ``report.json`` says at the end what ran. A case that fails is reported and does not stop the others.
-    Pictures and ``report.json`` are written under another name first, so none is ever half there.
+    For each ``DIR/NAME.EXT`` it writes ``OUT/DIR/NAME_mask.png``, for volumes ``NAME_mask.nii.gz`` (label indices at
+    the input's own size and geometry, 0 is background), and, if asked, ``OUT/DIR/NAME_overlay.png``. ``report.csv``
+    gets a row a label of a case as they are done, and ``report.json`` says at the end what ran. A case that fails is
+    reported and does not stop the others. Every file but ``report.csv`` is whole or absent.
 
     The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
 
     Args:
-        dataset_dir: folder with images, searched with its subfolders.
+        dataset_dir: folder with images or volumes, searched with its subfolders.
         output_dir: folder to write to, outside ``dataset_dir``.
         segmenter: the bundle's network, transforms and inferer.
         weights: state dict file, loaded strictly into the network.
@@ -145,16 +137,17 @@ class BatchRunner:
         source, target = self.dataset_dir.resolve(), self.output_dir.resolve()
         if target == source or source in target.parents:
             raise UsageError(f"output folder {target} lies inside the input folder; choose one outside")
-        images = [Path(path) for path in find_images(self.dataset_dir)]
-        others = len(find_other_files(self.dataset_dir))
-        if not images:
-            raise UsageError(f"no PNG, JPEG, BMP or TIFF image in {self.dataset_dir} ({others} other files)")
+        find, suffixes, wanted = INPUTS[self.segmenter.spatial_dims]
+        sources = [Path(path) for path in find(self.dataset_dir)]
+        others = len(find_other_files(self.dataset_dir, suffixes))
+        if not sources:
+            raise UsageError(f"no {wanted} in {self.dataset_dir} ({others} other files)")
         if others:
-            logger.warning("%d files are not images and are left out", others)
-        relative = [path.relative_to(self.dataset_dir) for path in images]
+            logger.warning("%d files are no %s and are left out", others, wanted)
+        relative = [path.relative_to(self.dataset_dir) for path in sources]
         return [
-            Case(image=image, name=path.as_posix(), output=self.output_dir / output)
-            for image, path, output in zip(images, relative, _name_outputs(relative), strict=True)
+            Case(source=source, name=path.as_posix(), output=self.output_dir / output)
+            for source, path, output in zip(sources, relative, _name_outputs(relative), strict=True)
         ]
 
     def load_network(self) -> None:
@@ -183,7 +176,7 @@ class BatchRunner:
             for case in chunk:
                 started = time.perf_counter()
                 try:
-                    loaded.append((case, self.segmenter.read(case.image)))
+                    loaded.append((case, self.segmenter.read(case.source)))
                 except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
                     yield _failed(case, "unreadable image", error)
                 case.seconds = time.perf_counter() - started
@@ -196,39 +189,22 @@ class BatchRunner:
         share = (time.perf_counter() - started) / len(cases)
         for case, result in zip(cases, results, strict=True):
             case.seconds += share
+            started = time.perf_counter()
             try:
-                yield self._write_case(case, self.segmenter.make_label_map(result))
+                rows = self._write_case(case, self.segmenter.make_label_map(result))
             except OSError as error:
                 yield _failed(case, "output cannot be written", error)
+                continue
+            case.seconds += time.perf_counter() - started
+            for row in rows:
+                row.seconds = round(case.seconds, 3)
+            yield rows
 
     def _write_case(self, case: Case, label: np.ndarray) -> list[Row]:
-        started = time.perf_counter()
         case.output.parent.mkdir(parents=True, exist_ok=True)
-        mask = case.output.with_name(f"{case.output.name}_mask.png")
-        _save_image(Image.fromarray(label.astype(np.uint8)), mask)
-        if self.overlays:
-            with Image.open(case.image) as image:
-                overlay = draw_contours(image, label)
-            _save_image(overlay, case.output.with_name(f"{case.output.name}_overlay.png"))
-        height, width = label.shape
-        rows = []
-        for index, name in self.labels.items():
-            region = label == index
-            area = int(region.sum())
-            rows.append(
-                Row(
-                    case=case.name,
-                    mask=mask.relative_to(self.output_dir).as_posix(),
-                    height=height,
-                    width=width,
-                    label=name,
-                    area_px=area,
-                    area_percent=round(100 * area / label.size, 3),
-                    components=int(ndimage.label(region)[1]),
-                    seconds=round(case.seconds + time.perf_counter() - started, 3),
-                )
-            )
-        return rows
+        write = _write_image if self.segmenter.spatial_dims == 2 else _write_volume
+        mask, voxel_ml = write(case, label, self.overlays)
+        return measure_labels(label, self.labels, case.name, mask.relative_to(self.output_dir).as_posix(), voxel_ml)
 
     def _write_summary(self, counts: Mapping[str, int], seconds: float) -> None:
         summary = {
@@ -242,21 +218,19 @@ class BatchRunner:
             "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
             "python": platform.python_version(),
         }
-        path = self.output_dir / "report.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        text = json.dumps(summary, indent=2) + "\n"
+        write_whole(self.output_dir / "report.json", lambda file: file.write(text.encode()))
 
 
 def _name_outputs(images: Sequence[Path]) -> list[Path]:
-    """Returns each image's path without suffix; with it, or a number, where two would have the same."""
-    uses = Counter(path.with_suffix("") for path in images)
+    """Returns each path without suffix; with it, or a number, where two would have the same."""
+    uses = Counter(strip_suffix(path) for path in images)
     taken = {output for output, number in uses.items() if number == 1}
     outputs = []
     for path in images:
-        output = path.with_suffix("")
+        output = strip_suffix(path)
         if output not in taken:
-            name = f"{path.stem}_{path.suffix[1:]}"
+            name = path.name.replace(".", "_")
             candidates = (output.with_name(name if n == 1 else f"{name}_{n}") for n in count(1))
             output = next(candidate for candidate in candidates if candidate not in taken)
             taken.add(output)
@@ -285,10 +259,25 @@ def _failed(case: Case, reason: str, error: BaseException) -> list[Row]:
     return [Row(case=case.name, status="failed", reason=f"{reason}: {detail}", seconds=round(case.seconds, 3))]
 
 
-def _save_image(image: Image.Image, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        image.save(file, format="PNG")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _write_image(case: Case, label: np.ndarray, overlay: bool) -> tuple[Path, None]:
+    mask = case.output.with_name(f"{case.output.name}_mask.png")
+    save_label_image(label, mask)
+    if overlay:
+        with Image.open(case.source) as image:
+            picture = draw_contours(image, label)
+        save_picture(picture, case.output.with_name(f"{case.output.name}_overlay.png"))
+    return mask, None
+
+
+def _write_volume(case: Case, label: np.ndarray, overlay: bool) -> tuple[Path, float | None]:
+    mask = case.output.with_name(f"{case.output.name}_mask.nii.gz")
+    save_label_volume(label, case.source, mask)
+    source = cast(nib.nifti1.Nifti1Image, nib.load(case.source))
+    if overlay:
+        picture = draw_volume(np.asarray(source.dataobj, dtype=np.float32), label, source.affine)
+        save_picture(picture, case.output.with_name(f"{case.output.name}_overlay.png"))
+    # The unit is often left out; the format's own convention is then mm, provided that the header has a geometry.
+    known = source.header["sform_code"] > 0 or source.header["qform_code"] > 0
+    unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[source.header.get_xyzt_units()[0]]
+    voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3]))) * unit**3
+    return mask, voxel_mm3 / MM3_PER_ML if known else None

@@ -11,7 +11,8 @@ import torch
 from monai.data import decollate_batch, list_data_collate
 from monai.inferers import Inferer
 from monai.transforms import Compose, SaveImaged
-from torch import nn
+
+from mobileutr_monai.networks import MobileUtr
 
 __all__ = ["Segmenter"]
 
@@ -20,17 +21,17 @@ class Segmenter:
     """Reads an image, runs the network, makes the label map, each by the bundle's own object.
 
     Args:
-        network: on ``device``, in eval mode when it is used.
+        network: a ``MobileUtr`` on ``device``, in eval mode when it is used.
         device: where the network is.
         preprocessing: gives ``image`` from a path.
         inferer: runs the network.
-        postprocessing: gives ``pred``, a label map (column, row) of bytes, of the image's size; ``SaveImaged`` in it is
-            left out, as MONAI Label does.
+        postprocessing: gives ``pred``, a label map of the image's size and axes (2D: column, row); ``SaveImaged`` in it
+            is left out, as MONAI Label does.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: MobileUtr,
         device: torch.device | str,
         preprocessing: Callable[[Mapping], Any],
         inferer: Inferer,
@@ -40,9 +41,25 @@ class Segmenter:
         self.preprocessing, self.inferer = preprocessing, inferer
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
 
+    @property
+    def spatial_dims(self) -> int:
+        """2 for images, 3 for volumes."""
+        return int(self.network.spatial_dims)
+
     def read(self, path: str | Path) -> dict[str, Any]:
-        """Returns a dictionary with the preprocessed ``image``."""
+        """Returns a dictionary with the preprocessed ``image``.
+
+        Raises:
+            ValueError: the file has another number of dimensions or channels than the network takes.
+        """
         data: dict[str, Any] = self.preprocessing({"image": str(path)})
+        shape = tuple(data["image"].shape)
+        expected = (self.network.in_channels, self.spatial_dims)
+        if (shape[0], len(shape) - 1) != expected:
+            raise ValueError(
+                f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {expected[0]} and "
+                f"{expected[1]}"
+            )
         return data
 
     @torch.inference_mode()
@@ -54,6 +71,11 @@ class Segmenter:
         return results
 
     def make_label_map(self, result: Mapping[str, Any]) -> np.ndarray:
-        """Returns the label map (rows, columns) of one result of ``infer``, at the image's own size."""
-        # MONAI reads images as (column, row); files and people have rows first.
-        return np.asarray(self.postprocessing(result)["pred"]).T
+        """Returns the label map of one result of ``infer``, at the image's own size.
+
+        Shape:
+            - output: (rows, columns) of an image, (x, y, z) in the file's order of a volume.
+        """
+        label = np.asarray(self.postprocessing(result)["pred"])
+        # MONAI reads images as (column, row); files and people have rows first. A volume still has its channel.
+        return label.T if self.spatial_dims == 2 else label[0]

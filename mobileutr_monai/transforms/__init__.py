@@ -6,5 +6,12 @@ from mobileutr_monai.transforms.label_map import (
     ProbabilitiesToLabelMap,
     ProbabilitiesToLabelMapd,
 )
+from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 
-__all__ = ["MasksToLabelMap", "MasksToLabelMapd", "ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd"]
+__all__ = [
+    "MasksToLabelMap",
+    "MasksToLabelMapd",
+    "ProbabilitiesToLabelMap",
+    "ProbabilitiesToLabelMapd",
+    "ResampleToSpacingd",
+]

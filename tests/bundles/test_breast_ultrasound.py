@@ -1,10 +1,8 @@
-"""The breast ultrasound bundle on its shipped samples, through the same objects as every consumer."""
+"""What the 2D bundles do to images and masks, through the breast ultrasound bundle's own objects."""
 
 from __future__ import annotations
 
-import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,24 +67,3 @@ def test_training_and_inference_prepare_images_alike(breast):
     train, inference = (json.loads((breast / "configs" / f"{n}.json").read_text()) for n in ("train", "inference"))
     for name in ("image_transforms", "image_reader", "intensity", "image_size", "network_def", "threshold"):
         assert train[name] == inference[name]
-
-
-def test_shipped_weights_reach_the_published_scores_on_the_shipped_lesions(breast, mobileutr, tmp_path):
-    """The samples are in the validation list, so each must score what the committed results say of it."""
-    samples = breast / "sample_data"
-    with (breast / "results" / "testing_cases.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["scale"] == "original"]
-    published = {Path(row["image"]).stem: float(row["dice"]) for row in rows}
-    process = mobileutr("predict", breast, samples / "images", "--output", tmp_path)
-    assert process.returncode == 0, process.stderr
-    scores = {}
-    for path in sorted((samples / "masks" / "0").iterdir()):
-        truth = np.array(Image.open(path)) > 0
-        label = np.array(Image.open(tmp_path / f"{path.stem}_mask.png"))
-        assert label.shape == truth.shape
-        assert set(np.unique(label)) <= {0, 1}
-        if truth.any():
-            scores[path.stem] = 2 * (truth & (label == 1)).sum() / (truth.sum() + (label == 1).sum())
-    assert len(scores) == 7
-    # Round-off of float32 moves a few pixels from machine to machine.
-    assert scores == pytest.approx({name: published[name] for name in scores}, abs=0.01)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,15 +17,38 @@ import torch
 from monai.bundle import ConfigWorkflow, load
 from PIL import Image
 
+from mobileutr_monai.data.datalist import load_datalist
 from mobileutr_monai.networks import MobileUtr
 
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
-SMALL = ("--image_size", "[32,32]", "--batch_size", "2", "--max_epochs", "2")
+# One bundle of each family goes through every command; small sizes, since these tests are about commands.
+SMALL_SIZE = {
+    "breast_ultrasound_segmentation": ("--image_size", "[32,32]"),
+    "hippocampus_mri_segmentation": ("--roi_size", "[16,16,16]"),
+}
+SMALL = ("--batch_size", "2", "--max_epochs", "2")
 
 
-@pytest.fixture(scope="module", params=["breast_ultrasound_segmentation"])
-def bundle(request: pytest.FixtureRequest, repository: Path) -> Path:
-    return repository / "bundles" / request.param
+@pytest.fixture(scope="module", params=sorted(path.parent.name for path in BUNDLES.glob("*/bundle.yaml")))
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    return BUNDLES / request.param
+
+
+@pytest.fixture(scope="module", params=SMALL_SIZE)
+def bundle(request: pytest.FixtureRequest) -> Path:
+    return BUNDLES / request.param
+
+
+@pytest.fixture(scope="module")
+def small(bundle: Path) -> tuple[str, ...]:
+    return (*SMALL_SIZE[bundle.name], *SMALL)
+
+
+def make_network(bundle: Path) -> MobileUtr:
+    data_format = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]
+    image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
+    return MobileUtr(len(image["spatial_shape"]), image["num_channels"], pred["num_channels"])
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -33,7 +57,9 @@ def read_csv(path: Path) -> list[list[str]]:
 
 
 def read_pixels(folder: Path) -> dict[str, np.ndarray]:
-    return {path.name: np.array(Image.open(path)) for path in sorted(folder.rglob("*_mask.png"))}
+    images = {path.name: np.array(Image.open(path)) for path in folder.rglob("*_mask.png")}
+    volumes = {path.name: np.asarray(nib.load(path).dataobj) for path in folder.rglob("*_mask.nii.gz")}
+    return images | volumes
 
 
 def test_committed_configs_are_rendered_from_the_sources(python, repository):
@@ -42,59 +68,59 @@ def test_committed_configs_are_rendered_from_the_sources(python, repository):
 
 
 @pytest.mark.parametrize("workflow_type", ["train", "inference"])
-def test_monai_load_gives_the_network_with_its_weights(bundle, workflow_type, monkeypatch):
-    monkeypatch.chdir(bundle)
-    network = load(bundle.name, bundle_dir=bundle.parent, workflow_type=workflow_type)
+def test_monai_load_gives_the_network_with_its_weights(any_bundle, workflow_type, monkeypatch):
+    monkeypatch.chdir(any_bundle)
+    network = load(any_bundle.name, bundle_dir=any_bundle.parent, workflow_type=workflow_type)
     assert isinstance(network, MobileUtr)
-    shipped = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    shipped = torch.load(any_bundle / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(value, shipped[name]) for name, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("workflow_type", ["train", "inference"])
-def test_no_property_is_missing(bundle, workflow_type):
+def test_no_property_is_missing(any_bundle, workflow_type):
     workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / f"{workflow_type}.json"),
+        config_file=str(any_bundle / "configs" / f"{workflow_type}.json"),
         workflow_type=workflow_type,
         logging_file=False,
-        bundle_root=str(bundle),
+        bundle_root=str(any_bundle),
     )
     workflow.initialize()
     assert workflow.check_properties() == []
 
 
-def test_metadata_fits_the_schema(bundle, monai_bundle):
-    monai_bundle("verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", SCHEMA, cwd=bundle)
+def test_metadata_fits_the_schema(any_bundle, monai_bundle):
+    monai_bundle("verify_metadata", "--meta_file", "configs/metadata.json", "--filepath", SCHEMA, cwd=any_bundle)
 
 
-def test_metadata_says_research_only(bundle):
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+def test_metadata_says_research_only(any_bundle):
+    metadata = json.loads((any_bundle / "configs" / "metadata.json").read_text())
     assert "Research only" in metadata["intended_use"]
     assert "Not a medical device" in metadata["intended_use"]
     assert metadata["modalities"]
     assert metadata["version"] in metadata["changelog"]
 
 
-def test_training_runs_from_the_bundles_root(bundle, monai_bundle, tmp_path):
+def test_training_runs_from_the_bundles_root(bundle, small, monai_bundle, tmp_path):
     config = ("--config_file", "configs/train.json", "--dataset_dir", "sample_data")
     target = ("--output_dir", tmp_path, "--ckpt_dir", tmp_path / "models")
-    monai_bundle("run", *config, *SMALL, *target, cwd=bundle)
+    monai_bundle("run", *config, *small, *target, cwd=bundle)
     log = read_csv(tmp_path / "training_log.csv")
     assert log[0][:4] == ["epoch", "loss", "learning_rate", "seconds"]
     assert [row[0] for row in log[1:]] == ["1", "2"]
-    MobileUtr(2, 3, 1).load_state_dict(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
+    make_network(bundle).load_state_dict(torch.load(tmp_path / "models" / "model.pt", weights_only=True))
 
 
-def test_the_papers_recipe_is_one_override(bundle, monai_bundle, tmp_path):
+def test_the_papers_recipe_is_one_override(bundle, small, monai_bundle, tmp_path):
     configs = "['configs/train.json','configs/paper_recipe.json']"
     target = ("--output_dir", tmp_path, "--ckpt_dir", tmp_path / "models")
-    monai_bundle("run", "--config_file", configs, *SMALL, *target, cwd=bundle)
+    monai_bundle("run", "--config_file", configs, *small, *target, cwd=bundle)
     rates = [float(row[2]) for row in read_csv(tmp_path / "training_log.csv")[1:]]
     assert rates == pytest.approx([0.01 * 0.5**0.9, 0], abs=1e-4)
 
 
-def test_a_killed_training_goes_on_from_anywhere_to_the_same_weights(bundle, monai_bundle, tmp_path):
+def test_a_killed_training_goes_on_from_anywhere_to_the_same_weights(bundle, small, monai_bundle, tmp_path):
     arguments = ("run", "--bundle_root", bundle, "--config_file", bundle / "configs" / "train.json")
-    arguments += (*SMALL[:-1], "8")
+    arguments += (*small[:-1], "8")
 
     def target(name: str) -> tuple:
         return ("--output_dir", tmp_path / name, "--ckpt_dir", tmp_path / name / "models")
@@ -121,22 +147,23 @@ def test_evaluation_writes_every_metric_of_every_image(bundle, monai_bundle, tmp
     arguments = ("--dataset_dir", "sample_data", "--section", "training", "--output_dir", tmp_path)
     monai_bundle("run", "--config_file", configs, *arguments, cwd=bundle)
     means = dict(read_csv(tmp_path / "metrics.csv"))
+    cases = len(load_datalist(bundle / "sample_data")["training"])
     for name in ("val_mean_dice", "val_mean_iou", "val_precision", "val_recall", "val_hd95"):
         rows = read_csv(tmp_path / f"{name}_raw.csv")[1:]
-        values = [float(row[1]) for row in rows]
-        assert len(rows) == 6
+        values = [[float(value) for value in row[1:-1]] for row in rows]  # one a label, then their mean
+        assert len(rows) == cases
         assert float(means[name]) == pytest.approx(np.nanmean(values), rel=1e-4)
 
 
-def test_two_processes_train_and_evaluate(bundle, monai_bundle, tmp_path):
+def test_two_processes_train_and_evaluate(bundle, small, monai_bundle, tmp_path):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle")
     train = "['configs/train.json','configs/multi_gpu_train.json']"
     target = ("--output_dir", tmp_path, "--ckpt_dir", tmp_path / "models")
-    monai_bundle("run", "--config_file", train, *SMALL, *target, cwd=bundle, module=torchrun)
+    monai_bundle("run", "--config_file", train, *small, *target, cwd=bundle, module=torchrun)
     assert [row[0] for row in read_csv(tmp_path / "training_log.csv")[1:]] == ["1", "2"]
 
     evaluate = "['configs/train.json','configs/evaluate.json','configs/multi_gpu_evaluate.json']"
-    arguments = ("--image_size", "[32,32]", "--section", "training", "--weights", tmp_path / "models" / "model.pt")
+    arguments = (*SMALL_SIZE[bundle.name], "--section", "training", "--weights", tmp_path / "models" / "model.pt")
     monai_bundle("run", "--config_file", evaluate, *arguments, "--output_dir", tmp_path, cwd=bundle, module=torchrun)
     assert "val_mean_dice" in dict(read_csv(tmp_path / "metrics.csv"))
 
@@ -166,11 +193,15 @@ def test_exports_agree_with_the_weights(bundle, monai_bundle, tmp_path):
     files += ("--config_file", "configs/inference.json", "--net_id", "network_def")
     script, onnx = tmp_path / "model.ts", tmp_path / "model.onnx"
     monai_bundle("ckpt_export", "--filepath", script, *files, cwd=bundle)
-    monai_bundle("onnx_export", "--filepath", onnx, "--input_shape", "[1,3,256,256]", *files, cwd=bundle)
+    image_format = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"][
+        "image"
+    ]
+    shape = [1, image_format["num_channels"], *image_format["spatial_shape"]]
+    monai_bundle("onnx_export", "--filepath", onnx, "--input_shape", str(shape), *files, cwd=bundle)
 
-    network = MobileUtr(2, 3, 1).eval()
+    network = make_network(bundle).eval()
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
-    image = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(image)
         scripted = torch.jit.load(script)(image)

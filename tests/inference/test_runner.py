@@ -69,8 +69,9 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
         with Image.open(folder / row["case"]) as image:
             assert mask.shape == image.size[::-1]
         assert row["status"] == "ok"
-        assert (int(row["height"]), int(row["width"])) == mask.shape
-        assert int(row["area_px"]) == (mask == 1).sum()
+        assert row["shape"] == f"{mask.shape[0]} x {mask.shape[1]}"
+        assert int(row["pixels"]) == (mask == 1).sum()
+        assert row["volume_ml"] == ""
     summary = json.loads((out / "report.json").read_text())
     assert summary["cases"] == {"ok": 3, "failed": 0}
     assert "Research only" in summary["notice"]
