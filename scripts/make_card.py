@@ -197,7 +197,7 @@ def main() -> None:
     _replace_in_file(docs / "README.md", "commands", make_commands(bundle, metadata))
     draw_curve(sorted(results.glob("training_log_*.csv")), docs / "training_curve.png")
     if arguments.dataset_dir is not None:
-        draw_examples(bundle, arguments.dataset_dir, arguments.datalist, docs / "examples.png")
+        draw_examples(bundle, arguments.dataset_dir, arguments.datalist, docs / "examples.jpg")
     _replace_in_file(bundle.parent / "README.md", "bundles", make_bundle_table(bundle.parent))
 
 

@@ -100,7 +100,7 @@ class Scorer:
 
     def compare(self, item: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Returns scale -> predicted and true label map of one case. Volumes have the scale ``original`` alone."""
-        (result,) = self.segmenter.infer([self.segmenter.read(item["image"])])
+        (result,) = self.segmenter.infer([self.segmenter.read([Path(item["image"])])])
         pairs = {}
         if self.segmenter.spatial_dims == 2:
             at_network = self.to_label_map({"pred": result["pred"]})["pred"][0]

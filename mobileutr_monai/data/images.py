@@ -2,29 +2,93 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
 
-__all__ = ["to_mask", "to_mode"]
+__all__ = ["GREY_SPREAD", "TRANSPARENT_MODES", "to_mask", "to_mode"]
+
+TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+"""Pillow's modes with an alpha channel."""
+
+GREY_SPREAD = 32
+"""Difference of the colour channels, in grey levels, up to which a lossy mask is grey: compression tints it."""
+
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converts any Pillow image to ``"RGB"`` or ``"L"`` (grey): grey, colour, palette, 1-bit and 16-bit images.
+    """Converts any Pillow image to ``"RGB"`` or ``"L"`` (grey): grey, colour, palette, 1-bit, 16-bit and float images.
 
-    Transparency is dropped, not blended: annotation tools store the image under it. 16-bit grey is scaled to 8 bit by
-    its full range, which Pillow's own ``convert`` would clip.
+    Transparency is dropped, not blended: annotation tools store the image under it. Deep grey is scaled to 8 bit, which
+    Pillow's own ``convert`` would clip: 16 bit by its full range, floats in [0, 1] by 255, and what lies outside
+    of these ranges from the image's own lowest to its highest value. Floats in [0, 255] keep their values.
     """
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_scale_to_8_bit(np.asarray(image)))
     return image if image.mode == mode else image.convert(mode)
 
 
-def to_mask(image: Image.Image) -> Image.Image:
-    """Returns a mask's values as they are stored: grey levels of any depth, or a palette's indices.
+def to_mask(image: Image.Image) -> np.ndarray:
+    """Returns a mask's values as they are stored: grey levels of any depth, a palette's indices, or colours.
 
-    Colours become grey levels, without their transparency.
+    - A colour is a negative number, -0xRRGGBB, so that no colour is taken for a grey level. A lossy file whose channels
+      differ by at most ``GREY_SPREAD`` is grey.
+    - A palette of colours whose entry 0 is black stands for class indices, as annotation tools write it, and so does
+      one without any difference. Otherwise a program may have sorted it, and what it shows counts.
+    - Transparent pixels are 0, unless all are. Where all pixels have one colour and the alpha channel has several
+      values, the alpha channel is the mask.
+
+    Shape:
+        - output: (rows, columns).
     """
+    if image.mode == "P" and not _has_index_palette(image):
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode == "P":
-        return Image.frombytes("L", image.size, image.tobytes())
-    if image.mode.startswith("I"):
-        return image.convert("I")
-    return image.convert("L")
+        return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width)
+    if image.mode in TRANSPARENT_MODES:
+        return _read_transparent(image.convert("RGBA"))
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    return _to_values(np.asarray(image.convert("RGB")), lossy=image.format in _LOSSY_FORMATS)
+
+
+def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:
+    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    floating = np.issubdtype(values.dtype, np.floating)
+    if low < 0 or high > (255 if floating else 65535):
+        finite = (finite - low) * (255 / (high - low))
+    elif not floating:
+        finite = finite * (1 / 257)
+    elif high <= 1:
+        finite = finite * 255
+    return finite.astype(np.uint8)
+
+
+def _has_index_palette(image: Image.Image) -> bool:
+    colours = np.array(image.getpalette("RGB") or [0, 0, 0], np.uint8).reshape(-1, 3)
+    one_colour = bool((colours == colours[0]).all())
+    all_grey = bool((colours == colours[:, :1]).all())
+    return one_colour or not (all_grey or colours[0].any())
+
+
+def _read_transparent(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image)
+    colours, alpha = pixels[..., :3], pixels[..., 3]
+    if alpha.min() == alpha.max():
+        return _to_values(colours)
+    if (colours == colours[0, 0]).all():
+        return alpha
+    return np.where(alpha > 0, _to_values(colours), 0)
+
+
+def _to_values(colours: np.ndarray, lossy: bool = False) -> np.ndarray:
+    red, green, blue = (colours[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return red
+    if lossy and int(np.ptp(colours.astype(np.int16), axis=-1).max()) <= GREY_SPREAD:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
+    packed = -(red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue)
+    return np.where((red == green) & (green == blue), red.astype(np.int32), packed)

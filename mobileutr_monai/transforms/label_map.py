@@ -1,4 +1,4 @@
-"""Label maps from masks and from probabilities."""
+"""Label maps from probabilities."""
 
 from __future__ import annotations
 
@@ -10,43 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
-__all__ = ["MasksToLabelMap", "MasksToLabelMapd", "ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd"]
-
-
-class MasksToLabelMap(Transform):
-    """Merges one mask a class into a label map: 0 is background, channel i becomes i + 1, a later class wins.
-
-    A mask has two values, whatever they are (0/1, 0/255): foreground is what exceeds half of the mask's maximum, so an
-    empty mask stays empty.
-
-    Shape:
-        - input: (classes, ...), output: (1, ...), float32.
-
-    Example::
-
-        MasksToLabelMap()(torch.tensor([[[0, 255]]]))  # [[[0., 1.]]]
-    """
-
-    def __call__(self, masks: torch.Tensor) -> torch.Tensor:
-        values = convert_to_tensor(masks, track_meta=True)
-        label = torch.zeros_like(values[:1], dtype=torch.float32)
-        for index, mask in enumerate(values, start=1):
-            label[0][mask > mask.max() / 2] = index
-        return label
-
-
-class MasksToLabelMapd(MapTransform):
-    """Dictionary version of ``MasksToLabelMap``."""
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = MasksToLabelMap()
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
+__all__ = ["ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd"]
 
 
 class ProbabilitiesToLabelMap(Transform):

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.data.datalist import load_datalist, make_datalist, pair_cases, select_sections
+from mobileutr_monai.data.datalist import load_datalist, load_mask_coding, pair_cases, select_sections
+from mobileutr_monai.data.masks import MaskCoding
+from mobileutr_monai.data.split import make_datalist
 
 NAMES = ("a", "b", "c")
 
@@ -81,7 +83,7 @@ def test_names_what_cannot_be_paired(extra: tuple[str, ...], error: type[Excepti
         pair_cases(root)
 
 
-@pytest.mark.parametrize("paths", [(), ("images/a.png",), ("masks/0/a.png",), ("images/a.png", "masks/a.png")])
+@pytest.mark.parametrize("paths", [(), ("images/a.png",), ("masks/0/a.png",), ("images/b.png", "masks/.a.png")])
 def test_names_a_folder_without_the_layout(paths: tuple[str, ...], tmp_path: Path) -> None:
     touch(tmp_path, paths)
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} has no images/ with masks/0/"):
@@ -108,6 +110,7 @@ def test_resolves_the_paths_of_a_json_list_against_the_folder(given: bool, root:
 BAD_JSON: dict[str, tuple[Any, type[Exception], str]] = {
     "no JSON": ("training: [a.png]", ValueError, "datalist {path} is not JSON"),
     "a list": ([{"image": "images/a.png"}], ValueError, "datalist {path} must be an object with 'training'"),
+    "no sections": ({"labels": {"0": "background"}}, ValueError, "datalist {path} has no lists of cases"),
     "no image": ({"training": [{"label": "a.png"}]}, ValueError, "datalist {path} has an entry without an image"),
     "plain paths": ({"training": ["images/a.png"]}, ValueError, "datalist {path} has an entry without an image"),
     "image missing": (
@@ -131,6 +134,46 @@ def test_names_the_json_list_that_cannot_be_used(
     with pytest.raises(error) as caught:
         load_datalist(root)
     assert message.format(root=root, path=path) in str(caught.value)
+
+
+def test_plain_paths_to_test_on_are_images_without_label(root: Path) -> None:
+    write_json(root / "datalist.json", {"training": [], "test": ["images/a.png"], "testing": ["images/b.png"]})
+    assert load_datalist(root) == {
+        "training": [],
+        "test": [{"image": str(root / "images/a.png")}],
+        "testing": [{"image": str(root / "images/b.png")}],
+    }
+
+
+def test_a_fold_is_held_out_of_the_training_cases(root: Path) -> None:
+    items = [{"image": f"images/{name}.png", "fold": fold} for fold, name in enumerate(NAMES)]
+    write_json(root / "datalist.json", {"training": items})
+    sections = load_datalist(root, fold=2)
+    assert (names_of(sections["training"]), names_of(sections["validation"])) == (["a", "b"], ["c"])
+    with pytest.raises(ValueError, match="has no fold 3, only 0, 1, 2"):
+        load_datalist(root, fold=3)
+
+
+# What is in the folder, and the coding of its masks.
+CODINGS: dict[str, tuple[dict[str, Any] | None, MaskCoding]] = {
+    "declared": ({"training": [], "mask_coding": {"kind": "threshold", "threshold": 9}}, MaskCoding("threshold", 9)),
+    "in short": ({"training": [], "mask_coding": "0/1"}, MaskCoding("threshold", 0.5)),
+    "not declared": ({"training": []}, MaskCoding()),
+    "no list": (None, MaskCoding(files="folder")),
+}
+
+
+@pytest.mark.parametrize(("content", "coding"), CODINGS.values(), ids=CODINGS)
+def test_the_mask_coding_is_what_the_list_declares(
+    content: dict[str, Any] | None, coding: MaskCoding, root: Path
+) -> None:
+    if content is not None:
+        write_json(root / "datalist.json", content)
+    assert load_mask_coding(root) == coding
+
+
+def test_a_folder_that_does_not_exist_has_the_usual_coding(tmp_path: Path) -> None:
+    assert load_mask_coding(tmp_path / "nowhere") == MaskCoding()
 
 
 def test_names_a_json_list_that_does_not_exist(root: Path) -> None:
@@ -166,6 +209,20 @@ def test_selects_the_cases_of_text_lists(lists: Lists, fold: int, training: str,
     assert names_of(sections["training"]) == list(training)
     assert names_of(sections["validation"]) == list(validation)
     assert sections["validation"][0] == pair_cases(root)[validation[0]]
+
+
+def test_lists_that_begin_with_a_byte_order_mark_are_read(root: Path) -> None:
+    (root / "train1.txt").write_text("a\nb\n", encoding="utf-8-sig")
+    (root / "val1.txt").write_text("c\n", encoding="utf-8-sig")
+    assert names_of(load_datalist(root)["training"]) == ["a", "b"]
+    (root / "datalist.json").write_text('{"training": []}', encoding="utf-8-sig")
+    assert load_datalist(root) == {"training": []}
+
+
+def test_names_two_text_lists_that_could_be_meant(root: Path) -> None:
+    touch(root, ("a_train1.txt", "b_train1.txt", "a_val1.txt"))
+    with pytest.raises(ValueError, match=r"2 lists that could be meant, a_train1\.txt and b_train1\.txt; leave one"):
+        load_datalist(root)
 
 
 def test_names_a_case_of_a_text_list_that_has_no_image(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ EXAMPLES = {
     "1": Example(make_image("1", [0, 1]), [(0, 0, 0), (255, 255, 255)], [0, 255]),
     "I;16": Example(make_16_bit_image("<u2"), [(g, g, g) for g in GREYS_OF_16_BIT], GREYS_OF_16_BIT),
     "I;16B": Example(make_16_bit_image(">u2"), [(g, g, g) for g in GREYS_OF_16_BIT], GREYS_OF_16_BIT),
+    "F": Example(Image.fromarray(np.array([[0, 0.5, 1]], "f4")), [(g, g, g) for g in (0, 127, 255)], [0, 127, 255]),
     "I": Example(make_16_bit_image("<i4"), [(g, g, g) for g in GREYS_OF_16_BIT], GREYS_OF_16_BIT),
 }
 
@@ -78,19 +80,61 @@ def test_an_image_in_the_mode_is_returned_as_it_is() -> None:
     assert to_mode(image, "RGB") is image
 
 
-@pytest.mark.parametrize("foreground", [1, 255, 65535])
-def test_masks_of_16_bits_keep_their_foreground(foreground):
-    values = np.array([[0, foreground]], np.uint16)
-    assert np.asarray(to_mask(Image.fromarray(values))).tolist() == [[0, foreground]]
+# Values of a 32-bit image, and its grey levels.
+DEEP: dict[str, tuple[str, list[float], list[int]]] = {
+    "floats of 8 bit": ("f4", [0, 100.4, 255], [0, 100, 255]),
+    "floats of 16 bit": ("f4", [0, 32767.5, 65535], [0, 127, 255]),
+    "below zero": ("f4", [-1000, 0, 1000], [0, 127, 255]),
+    "no number": ("f4", [0, float("nan"), 255], [0, 0, 255]),
+    "integers above 16 bit": ("i4", [0, 500_000, 1_000_000], [0, 127, 255]),
+}
 
 
-def test_palette_masks_keep_their_indices_whatever_the_colours():
-    mask = Image.frombytes("P", (2, 1), bytes([0, 1]))
-    mask.putpalette([0, 0, 0] * 256)
-    assert np.asarray(to_mask(mask)).tolist() == [[0, 1]]
+@pytest.mark.parametrize(("dtype", "values", "greys"), DEEP.values(), ids=DEEP)
+def test_deep_values_are_scaled_and_not_clipped(dtype: str, values: list[float], greys: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=dtype))
+    assert np.asarray(to_mode(image, "L")).tolist() == [greys]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "LA"])
-def test_masks_of_other_modes_become_grey(mode):
-    mask = Image.fromarray(np.array([[0, 255]], np.uint8)).convert(mode)
-    assert np.asarray(to_mask(mask)).tolist() == [[0, 255]]
+def make_mask(mode: str, pixels: list, palette: tuple[int, ...] = ()) -> Image.Image:
+    image = make_image(mode, pixels)
+    if palette:
+        image.putpalette(palette)
+    return image
+
+
+BLACK, WHITE, BLUE = (0, 0, 0), (255, 255, 255), (0, 0, 255)
+# A mask of one row, and its values.
+MASKS: dict[str, tuple[Image.Image, list[float]]] = {
+    **{f"16 bit, {top}": (Image.fromarray(np.array([[0, top]], np.uint16)), [0, top]) for top in (1, 255, 65535)},
+    "float": (Image.fromarray(np.array([[0, 0.5]], "f4")), [0, 0.5]),
+    "1-bit": (make_mask("1", [0, 1]), [0, 255]),
+    "grey": (make_mask("L", [0, 7]), [0, 7]),
+    "grey as RGB": (make_mask("RGB", [BLACK, WHITE]), [0, 255]),
+    "colours": (make_mask("RGB", [BLACK, RED, BLUE, WHITE]), [0, -0xFF0000, -0x0000FF, 255]),
+    "nearly black": (make_mask("RGB", [BLACK, (1, 0, 0), (2, 0, 0)]), [0, -0x010000, -0x020000]),
+    "palette of classes": (make_mask("P", [0, 2, 1], (*BLACK, *RED, *BLUE)), [0, 2, 1]),
+    "palette without colours": (make_mask("P", [0, 1], BLACK * 256), [0, 1]),
+    "palette of greys": (make_mask("P", [0, 1], (*WHITE, *BLACK)), [255, 0]),
+    "sorted palette": (make_mask("P", [0, 1], (*RED, *BLACK)), [-0xFF0000, 0]),
+    "opaque": (make_mask("RGBA", [(*BLACK, 255), (*RED, 255)]), [0, -0xFF0000]),
+    "all transparent": (make_mask("RGBA", [(*BLACK, 0), (*RED, 0)]), [0, -0xFF0000]),
+    "transparent background": (make_mask("RGBA", [(*WHITE, 0), (*RED, 128)]), [0, -0xFF0000]),
+    "mask in the alpha channel": (make_mask("RGBA", [(*BLACK, 0), (*BLACK, 255)]), [0, 255]),
+    "grey and opaque": (make_mask("LA", [(0, 255), (255, 255)]), [0, 255]),
+}
+
+
+@pytest.mark.parametrize(("mask", "values"), MASKS.values(), ids=MASKS)
+def test_masks_keep_their_values(mask: Image.Image, values: list[float]) -> None:
+    assert to_mask(mask).tolist() == [values]
+
+
+def test_a_tinted_jpeg_mask_is_grey(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, 16:] = (255, 250, 240)
+    Image.fromarray(pixels).save(tmp_path / "mask.jpg")
+    with Image.open(tmp_path / "mask.jpg") as image:
+        values = to_mask(image)
+    assert values.min() >= 0
+    assert values[0, 0] < 10 and values[0, -1] > 240

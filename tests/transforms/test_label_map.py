@@ -1,4 +1,4 @@
-"""Label maps from masks and from probabilities."""
+"""Label maps from probabilities."""
 
 from __future__ import annotations
 
@@ -8,30 +8,8 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Transform
 
-from mobileutr_monai.transforms import (
-    MasksToLabelMap,
-    MasksToLabelMapd,
-    ProbabilitiesToLabelMap,
-    ProbabilitiesToLabelMapd,
-)
-
-# Masks of two columns (class, row, column), and the row of labels that they give.
-MASKS: dict[str, tuple[Any, list[float]]] = {
-    "0 and 1": (torch.tensor([[[0, 1]]], dtype=torch.uint8), [0, 1]),
-    "0 and 255": (torch.tensor([[[0, 255]]], dtype=torch.uint8), [0, 1]),
-    "float": (torch.tensor([[[0.0, 0.25]]]), [0, 1]),
-    "bool": (torch.tensor([[[False, True]]]), [0, 1]),
-    "array": (np.array([[[0, 255]]]), [0, 1]),
-    "traces of compression": (torch.tensor([[[3, 251]]]), [0, 1]),
-    "empty": (torch.zeros(1, 1, 2), [0, 0]),
-    "full": (torch.full((1, 1, 2), 255), [1, 1]),
-    "two classes": (torch.tensor([[[255, 0]], [[0, 255]]]), [1, 2]),
-    "a later class wins": (torch.tensor([[[1, 1]], [[0, 1]], [[0, 0]]]), [1, 2]),
-    "codings differ": (torch.tensor([[[255, 0]], [[0, 1]]]), [1, 2]),
-    "first class empty": (torch.tensor([[[0, 0]], [[0, 1]]]), [0, 2]),
-}
+from mobileutr_monai.transforms import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
 
 # Probabilities of four columns (channel, row, column), the threshold, and the row of labels.
 PROBABILITIES: dict[str, tuple[Any, float, list[float]]] = {
@@ -48,13 +26,6 @@ PROBABILITIES: dict[str, tuple[Any, float, list[float]]] = {
 }
 
 
-@pytest.mark.parametrize(("masks", "labels"), MASKS.values(), ids=MASKS)
-def test_merges_masks_of_any_coding(masks: Any, labels: list[float]) -> None:
-    label = MasksToLabelMap()(masks)
-    assert label.dtype == torch.float32
-    assert label.tolist() == [[labels]]
-
-
 @pytest.mark.parametrize(("probabilities", "threshold", "labels"), PROBABILITIES.values(), ids=PROBABILITIES)
 def test_decides_by_probability(probabilities: Any, threshold: float, labels: list[float]) -> None:
     label = ProbabilitiesToLabelMap(threshold)(probabilities)
@@ -62,42 +33,33 @@ def test_decides_by_probability(probabilities: Any, threshold: float, labels: li
     assert label.tolist() == [[labels]]
 
 
-TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
-    "masks": (MasksToLabelMap(), MasksToLabelMapd(keys="label")),
-    "probabilities": (ProbabilitiesToLabelMap(0.25), ProbabilitiesToLabelMapd(keys="label", threshold=0.25)),
-}
+ARRAY, DICTIONARY = ProbabilitiesToLabelMap(0.25), ProbabilitiesToLabelMapd(keys="label", threshold=0.25)
 
 
-@pytest.mark.parametrize(("transform", "dictionary"), TRANSFORMS.values(), ids=TRANSFORMS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(4, 6), (4, 6, 3)], ids=["2D", "3D"])
 class TestBothForms:
-    def test_keep_metadata_and_input(
-        self, transform: Transform, dictionary: Transform, channels: int, size: tuple[int, ...]
-    ) -> None:
+    def test_keep_metadata_and_input(self, channels: int, size: tuple[int, ...]) -> None:
         affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0]))
         values = MetaTensor(torch.rand(channels, *size), affine=affine, meta={"filename_or_obj": "a.png"})
         before = values.clone()
-        label = transform(values)
+        label = ARRAY(values)
         assert isinstance(label, MetaTensor) and label.shape == (1, *size)
         assert torch.equal(label.affine, values.affine) and label.meta["filename_or_obj"] == "a.png"
         assert torch.equal(values, before)
 
-    def test_give_the_same(
-        self, transform: Transform, dictionary: Transform, channels: int, size: tuple[int, ...]
-    ) -> None:
+    def test_give_the_same(self, channels: int, size: tuple[int, ...]) -> None:
         data = {"label": torch.rand(channels, *size), "image": torch.rand(1)}
-        result = dictionary(data)
-        assert torch.equal(result["label"], transform(data["label"]))
+        result = DICTIONARY(data)
+        assert torch.equal(result["label"], ARRAY(data["label"]))
         assert result["image"] is data["image"] and result["label"] is not data["label"]
 
 
-@pytest.mark.parametrize("make", [MasksToLabelMapd, ProbabilitiesToLabelMapd])
-def test_a_missing_key_is_an_error_unless_allowed(make: type) -> None:
+def test_a_missing_key_is_an_error_unless_allowed() -> None:
     data = {"label": torch.zeros(1, 2, 2)}
     with pytest.raises(KeyError, match="other"):
-        make(keys=["label", "other"])(data)
-    assert list(make(keys=["label", "other"], allow_missing_keys=True)(data)) == ["label"]
+        ProbabilitiesToLabelMapd(keys=["label", "other"])(data)
+    assert list(ProbabilitiesToLabelMapd(keys=["label", "other"], allow_missing_keys=True)(data)) == ["label"]
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, 127, float("nan")])
