@@ -31,23 +31,55 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
-    predict = verbs.add_parser("predict", help="segment a folder of images with a bundle")
+    predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
     predict.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
-    predict.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images, searched with its subfolders")
+    predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI, DICOM; searched with subfolders")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
     predict.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     predict.add_argument("--batch-size", type=_positive, help="images that go through the network together")
     predict.add_argument("--no-overlays", action="store_true", help="do not draw contours on the images")
+    predict.add_argument(
+        "--whole-overlays", action="store_true", help="draw on all of an ultrasound image, also where a name may stand"
+    )
+    predict.add_argument(
+        "--format", choices=("auto", "plain"), help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
+    )
+    predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
+    predict.add_argument("--workers", type=int, help="threads that read and write beside the network (default 2)")
+    predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
     predict.set_defaults(verb=_predict)
 
+    masks = (
+        "what the masks' values stand for: two-valued, indices, 0/1, 0/255, threshold=100, or pairs such as 0=0,128=1 "
+        "and #000000=0,#ff0000=1 (default: the datalist's mask_coding, else guessed from all masks)"
+    )
+    classes = (
+        "class of an image: folder (that it lies in), prefix (letters that its name begins with), none, or a CSV file "
+        "with the columns image and class (default: folder, where there are any)"
+    )
+    layouts = "folder with images/ and masks/0/ (masks/1/ ...) or masks/, or with NAME.png and NAME_mask.png"
+
+    check = verbs.add_parser("check", help="find what is wrong with a folder of images and masks before training")
+    check.add_argument("folder", type=Path, metavar="DIR", help=layouts)
+    check.add_argument("--json", type=Path, metavar="FILE", help="write all problems to a file")
+    check.add_argument("--datalist", metavar="FILE", default="", help="list to check (default: the folder's)")
+    check.add_argument("--fold", type=int, default=1, help="which of the numbered text lists (default 1)")
+    check.add_argument("--masks", metavar="CODING", help=masks)
+    check.add_argument("--classes", metavar="RULE", default="", help=classes)
+    check.set_defaults(verb=_check)
+
     split = verbs.add_parser("split", help="make a datalist with a seeded split that keeps near-duplicates together")
-    split.add_argument("folder", type=Path, metavar="DIR", help="folder with images/ and masks/0/ (masks/1/ ...)")
+    split.add_argument("folder", type=Path, metavar="DIR", help=layouts)
     split.add_argument("--output", type=Path, required=True, help="datalist (JSON) to write")
     split.add_argument(
-        "--validation", type=_fraction, default=0.2, help="share of the cases to validate on (default 0.2)"
+        "--validation", type=_fraction, help="share of the cases to validate on (default 0.2; none with --folds)"
     )
     split.add_argument("--test", type=_fraction, default=0.0, help="share of the cases to set aside (default 0)")
+    split.add_argument("--folds", type=_positive, default=0, help="number the training cases by folds 0, 1 ... instead")
     split.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
+    split.add_argument("--classes", metavar="RULE", default="", help=f"keep the shares of the classes; {classes}")
+    split.add_argument("--groups", metavar="FILE", default="", help="CSV with image and group (patient): kept together")
+    split.add_argument("--masks", metavar="CODING", help=masks)
     split.set_defaults(verb=_split)
     return parser
 
@@ -69,24 +101,71 @@ def _fraction(text: str) -> float:
 def _predict(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.bundle import run_bundle
 
-    overrides: dict[str, object] = {"overlays": not options.no_overlays}
-    if options.weights is not None:
-        overrides["weights"] = str(options.weights)
-    if options.batch_size is not None:
-        overrides["batch_size"] = options.batch_size
+    overrides: dict[str, object] = {
+        "overlays": not options.no_overlays,
+        "whole_overlays": options.whole_overlays,
+        "any_modality": options.any_modality,
+        "dry_run": options.dry_run,
+    }
+    given = {
+        "weights": None if options.weights is None else str(options.weights),
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+        "output_format": options.format,
+    }
+    overrides |= {name: value for name, value in given.items() if value is not None}
     return run_bundle(options.bundle, options.folder, options.output, overrides)
 
 
-def _split(options: argparse.Namespace) -> int:
-    from mobileutr_monai.data.datalist import make_datalist
+def _check(options: argparse.Namespace) -> int:
+    from mobileutr_monai.data.check import ERROR, check_folder
 
-    shares = {"validation": options.validation, "testing": options.test}
-    datalist = make_datalist(options.folder, shares, options.seed)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
+    report = check_folder(
+        options.folder,
+        datalist=options.datalist,
+        fold=options.fold,
+        coding=options.masks,
+        classes=options.classes,
+    )
+    if options.json is not None:
+        _write_json(options.json, report.to_json())
+    print(report.to_text())
+    return 1 if report.count(ERROR) else 0
+
+
+def _split(options: argparse.Namespace) -> int:
+    from mobileutr_monai.data.check import guess_masks
+    from mobileutr_monai.data.layout import find_layout
+    from mobileutr_monai.data.masks import parse_coding
+    from mobileutr_monai.data.split import make_datalist
+
+    if options.folds and options.validation is not None:
+        raise ValueError("--folds and --validation exclude each other; each fold is validated on in its turn")
+    validation = 0.2 if options.validation is None else options.validation
+    shares = {"testing": options.test} if options.folds else {"validation": validation, "testing": options.test}
+    if options.masks:
+        coding, reason = parse_coding(options.masks, find_layout(options.folder).files), "as given"
+    else:
+        coding, reason = guess_masks(options.folder)
+    datalist = make_datalist(
+        options.folder,
+        shares,
+        options.seed,
+        folds=options.folds,
+        classes=options.classes,
+        groups=options.groups,
+        coding=coding,
+    )
+    _write_json(options.output, datalist)
     counts = ", ".join(f"{len(items)} {name}" for name, items in datalist.items() if isinstance(items, list))
     print(f"{options.output}: {counts}")
+    print(f"masks: {coding} - {reason}")
     return 0
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

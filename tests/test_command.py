@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from mobileutr_monai.data.datalist import load_datalist
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -24,6 +26,16 @@ import pytest
         (("split", "SAMPLES", "--output", "d.json", "--validation", "1.5"), "must be in [0, 1)"),
         (("split", "SAMPLES", "--output", "d.json", "--validation", "0.5", "--test", "0.5"), "take fewer"),
         (("split", "SAMPLES", "--output", "/proc/none/d.json"), "/proc/none"),
+        (("split", "SAMPLES", "--output", "d.json", "--folds", "9"), "cannot make 9 folds"),
+        (("split", "SAMPLES", "--output", "d.json", "--folds", "3", "--validation", "0.1"), "exclude each other"),
+        (("split", "SAMPLES", "--output", "d.json", "--groups", "none.csv"), "'none.csv' does not exist"),
+        (("split", "SAMPLES", "--output", "d.json", "--classes", "folder"), "give --classes prefix"),
+        (("split", "SAMPLES", "--output", "d.json", "--masks", "grey"), "mask coding 'grey' cannot be read"),
+        (("check", "nowhere"), "'nowhere' is not a folder"),
+        (("check", "FOLDER"), "no images/"),
+        (("check", "SAMPLES", "--datalist", "none.json"), "'none.json' does not exist"),
+        (("check", "SAMPLES", "--masks", "grey"), "mask coding 'grey' cannot be read"),
+        (("check", "SAMPLES", "--json", "/proc/none/d.json"), "/proc/none"),
     ],
 )
 def test_bad_usage_gives_one_line_and_code_2(mobileutr, breast, tmp_path, arguments, message):
@@ -49,6 +61,31 @@ def test_split_writes_a_datalist_that_training_takes(mobileutr, breast, tmp_path
     first = output.read_bytes()
     mobileutr("split", tmp_path / "data", "--output", output, "--validation", "0.25", "--test", "0.125")
     assert output.read_bytes() == first
+
+
+def test_check_tells_errors_by_its_exit_code(mobileutr, breast, tmp_path):
+    shutil.copytree(breast / "sample_data", tmp_path / "data")
+    process = mobileutr("check", tmp_path / "data", "--json", tmp_path / "report.json")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1].startswith("0 errors, ")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["mask_coding"] == {"kind": "threshold", "files": "folder", "threshold": 127.5}
+    assert {problem["severity"] for problem in report["problems"]} <= {"warning"}
+    next((tmp_path / "data" / "masks" / "0").iterdir()).unlink()
+    process = mobileutr("check", tmp_path / "data")
+    assert process.returncode == 1
+    assert "missing_mask" in process.stdout
+    assert "Traceback" not in process.stderr
+
+
+def test_folds_of_a_split_are_what_training_holds_out(mobileutr, breast, tmp_path):
+    shutil.copytree(breast / "sample_data", tmp_path / "data")
+    output = tmp_path / "data" / "datalist.json"
+    process = mobileutr("split", tmp_path / "data", "--output", output, "--folds", "4", "--masks", "0/255")
+    assert process.returncode == 0, process.stderr
+    sections = load_datalist(tmp_path / "data", fold=3)
+    assert (len(sections["training"]), len(sections["validation"])) == (6, 2)
+    assert mobileutr("check", tmp_path / "data").returncode == 0
 
 
 def test_help_says_research_only(mobileutr):

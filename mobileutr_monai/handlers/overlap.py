@@ -50,16 +50,12 @@ class _OverlapRatio(CumulativeIterationMetric):
 class Precision(IgniteMetricHandler):
     """Mean over images of the share of predicted pixels in the label; images without prediction do not count."""
 
-    def __init__(
-        self, include_background: bool = True, output_transform: Callable = lambda output: output
-    ) -> None:
+    def __init__(self, include_background: bool = True, output_transform: Callable = lambda output: output) -> None:
         super().__init__(_OverlapRatio(False, include_background), output_transform=output_transform)
 
 
 class Recall(IgniteMetricHandler):
     """Mean over images of the share of the label's pixels that are predicted; images without label do not count."""
 
-    def __init__(
-        self, include_background: bool = True, output_transform: Callable = lambda output: output
-    ) -> None:
+    def __init__(self, include_background: bool = True, output_transform: Callable = lambda output: output) -> None:
         super().__init__(_OverlapRatio(True, include_background), output_transform=output_transform)

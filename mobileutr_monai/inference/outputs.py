@@ -6,7 +6,7 @@ import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -42,18 +42,17 @@ def save_label_image(label: np.ndarray, path: Path) -> None:
     save_picture(Image.fromarray(label.astype(np.uint8)), path)
 
 
-def save_label_volume(label: np.ndarray, source: Path, path: Path) -> None:
+def save_label_volume(label: np.ndarray, source: nib.nifti1.Nifti1Image, path: Path) -> None:
     """Writes label indices as an 8-bit, compressed NIfTI with the geometry of the volume that they belong to.
 
     Shape:
         - label: the source's own.
     """
-    image = cast(nib.nifti1.Nifti1Image, nib.load(source))
     header = nib.nifti1.Nifti1Header()
-    header.set_xyzt_units(xyz=image.header.get_xyzt_units()[0])
-    output = nib.nifti1.Nifti1Image(label.astype(np.uint8), image.affine, header)
-    output.set_sform(image.affine, max(1, int(image.header["sform_code"])))
-    output.set_qform(image.affine, max(1, int(image.header["qform_code"])), strip_shears=True)
+    header.set_xyzt_units(xyz=source.header.get_xyzt_units()[0])
+    output = nib.nifti1.Nifti1Image(label.astype(np.uint8), source.affine, header)
+    output.set_sform(source.affine, max(1, int(source.header["sform_code"])))
+    output.set_qform(source.affine, max(1, int(source.header["qform_code"])), strip_shears=True)
     # nibabel would put the time and the name into the gzip header; without them a run's bytes are the same every time.
     data = output.to_bytes()
     write_whole(path, lambda file: file.write(gzip.compress(data, compresslevel=6, mtime=0)))

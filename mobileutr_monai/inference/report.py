@@ -2,61 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.distance import pdist
 
-__all__ = ["NOTICE", "Row", "measure_labels"]
+__all__ = ["NOTICE", "CaseError", "Measurement", "Reason", "Row", "measure_frames", "measure_labels"]
 
 NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
+MM3_PER_ML = 1000.0
+
+
+class Reason(str, Enum):
+    """Why a case has no result; for DICOM files, what ``DicomReason`` says too."""
+
+    UNREADABLE = "unreadable image"
+    DIMENSION = "not for this bundle's dimensions"
+    MODALITY = "not this bundle's modality"
+    NETWORK = "network failed"
+    OUTPUT = "output cannot be written"
+
+
+class CaseError(Exception):
+    """A case that has no result.
+
+    Args:
+        reason: of an enumerated set.
+        detail: one line.
+        skipped: nothing is wrong with it, it is not for this run.
+    """
+
+    def __init__(self, reason: str, detail: str, skipped: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail, self.skipped = reason, detail, skipped
+
+
+@dataclass
+class Measurement:
+    """One label of a case.
+
+    Attributes:
+        pixels: of an image, voxels of a volume, pixels of all frames of a cine.
+        percent: of the whole image, volume or cine.
+        area_mm2, volume_ml, diameter_mm: where the file says how large a pixel is, otherwise None.
+        diameter_px: the largest distance of two pixels of an image's label.
+        components: pieces that do not touch, corners count as touch in neither 2D nor 3D.
+        frames: of a cine, those in which the label is.
+    """
+
+    label: str
+    pixels: int = 0
+    percent: float = 0.0
+    area_mm2: float | None = None
+    volume_ml: float | None = None
+    diameter_px: float | None = None
+    diameter_mm: float | None = None
+    components: int | None = None
+    frames: int | None = None
 
 
 @dataclass
 class Row:
-    """One label of one case in ``report.csv``.
-
-    ``pixels`` are those of the image, voxels of a volume. ``volume_ml`` is given where the file says how large a voxel
-    is.
-    """
+    """One label of one case in ``report.csv``; a case without a result has one row."""
 
     case: str
+    input_id: str = ""
+    kind: str = ""
     status: str = "ok"
     reason: str = ""
-    mask: str = ""
+    detail: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    output: str = ""
     shape: str = ""
     label: str = ""
-    pixels: int = 0
-    percent: float = 0.0
+    pixels: int | None = None
+    percent: float | None = None
+    area_mm2: float | None = None
     volume_ml: float | None = None
-    components: int = 0
+    diameter_px: float | None = None
+    diameter_mm: float | None = None
+    components: int | None = None
+    frames: int | None = None
+    confidence: float | None = None
+    flag: str = ""
     seconds: float = 0.0
 
 
 def measure_labels(
-    label: np.ndarray, names: Mapping[int, str], case: str, mask: str, voxel_ml: float | None
-) -> list[Row]:
-    """Returns a row a label, also for those that are not in the label map.
+    label: np.ndarray, names: Mapping[int, str], spacing: Sequence[float] | None = None
+) -> list[Measurement]:
+    """Measures every label, also those that are not in the label map.
 
     Args:
         names: index -> name.
-        voxel_ml: volume of a voxel in ml, or None if it is not known.
+        spacing: mm along the axes, or None if it is not known.
+
+    Shape:
+        - label: (rows, columns) or (x, y, z).
     """
-    rows = []
-    for index, name in names.items():
-        region = label == index
-        pixels = int(region.sum())
-        rows.append(
-            Row(
-                case=case,
-                mask=mask,
-                shape=" x ".join(map(str, label.shape)),
-                label=name,
-                pixels=pixels,
-                percent=round(100 * pixels / label.size, 3),
-                volume_ml=None if voxel_ml is None else round(pixels * voxel_ml, 4),
-                components=int(ndimage.label(region)[1]),
-            )
+    return [_measure(label == index, name, spacing) for index, name in names.items()]
+
+
+def measure_frames(sums: Mapping[str, Sequence[int]], frame_pixels: int) -> list[Measurement]:
+    """Measures a cine from the pixels of each label in each frame.
+
+    Args:
+        sums: label -> pixels, one number a frame.
+        frame_pixels: of one frame.
+    """
+    return [
+        Measurement(
+            label=name,
+            pixels=sum(pixels),
+            percent=round(100 * sum(pixels) / (frame_pixels * max(1, len(pixels))), 3),
+            frames=sum(value > 0 for value in pixels),
         )
-    return rows
+        for name, pixels in sums.items()
+    ]
+
+
+def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None) -> Measurement:
+    pixels = int(region.sum())
+    size = None if spacing is None else pixels * float(np.prod(spacing))
+    plane = region.ndim == 2
+    return Measurement(
+        label=name,
+        pixels=pixels,
+        percent=round(100 * pixels / region.size, 3),
+        area_mm2=round(size, 3) if plane and size is not None else None,
+        volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
+        diameter_px=_diameter(region, (1.0, 1.0)) if plane else None,
+        diameter_mm=None if spacing is None else _diameter(region, spacing),
+        components=int(ndimage.label(region)[1]),
+    )
+
+
+def _diameter(region: np.ndarray, spacing: Sequence[float]) -> float:
+    """Returns the largest distance between the middles of two pixels of a region."""
+    points = np.argwhere(region & ~ndimage.binary_erosion(region)) * np.asarray(spacing)
+    if len(points) < 2:
+        return 0.0
+    try:
+        points = points[ConvexHull(points).vertices]
+    except QhullError:  # all on one line or plane: the ends along the longest axis and its diagonals are among these
+        order = np.lexsort(points.T)
+        extremes = {int(i) for axis in points.T for i in (axis.argmin(), axis.argmax())} | {order[0], order[-1]}
+        points = points[sorted(extremes)]
+    return round(float(pdist(points).max()), 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -10,72 +9,76 @@ import os
 import platform
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-import nibabel as nib
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from mobileutr_monai.data.cases import VOLUME_SUFFIXES, find_images, find_other_files, find_volumes, strip_suffix
-from mobileutr_monai.data.datalist import IMAGE_SUFFIXES
-from mobileutr_monai.inference.outputs import save_label_image, save_label_volume, save_picture, write_whole
-from mobileutr_monai.inference.overlay import draw_contours, draw_volume
-from mobileutr_monai.inference.report import NOTICE, Row, measure_labels
+from mobileutr_monai.data.cases import InputCase, InputKind, UnusedFile, find_cases
+from mobileutr_monai.data.dicom_errors import DicomError
+from mobileutr_monai.inference.dicom_derived import Algorithm
+from mobileutr_monai.inference.dicom_seg import read_segment_labels
+from mobileutr_monai.inference.ledger import Ledger
+from mobileutr_monai.inference.outputs import write_whole
+from mobileutr_monai.inference.report import NOTICE, CaseError, Measurement, Reason, Row, measure_frames, measure_labels
 from mobileutr_monai.inference.segmenter import Segmenter
+from mobileutr_monai.inference.writers import FORMATS, CaseWriter
 from mobileutr_monai.networks.weights import load_weights
 
 __all__ = ["BatchRunner", "UsageError"]
 
 logger = logging.getLogger(__name__)
 
-INPUTS = {
-    2: (find_images, IMAGE_SUFFIXES, "PNG, JPEG, BMP or TIFF image"),
-    3: (find_volumes, VOLUME_SUFFIXES, "NIfTI volume"),
-}
-"""What a bundle of 2 or 3 dimensions takes: how it is found, its suffixes, its name."""
+CASES_AHEAD = 2
+"""How many cases each worker may be ahead of the network, or behind it."""
 
-MM3_PER_ML = 1000.0
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class UsageError(ValueError):
     """Something that the caller gave cannot be used; the message says what, and the way out."""
 
 
-@dataclass
-class Case:
-    """An image or volume, where its outputs go (without suffix), and the seconds spent on it so far."""
-
-    source: Path
-    name: str
-    output: Path
-    seconds: float = 0.0
-
-
 class BatchRunner:
-    """Segments every image of a folder (2D bundles) or every NIfTI volume (3D) with the objects of a bundle's config.
+    """Segments everything in a folder that a bundle is for, with the objects of its ``inference`` config.
 
-    For each ``DIR/NAME.EXT`` it writes ``OUT/DIR/NAME_mask.png``, for volumes ``NAME_mask.nii.gz`` (label indices at
-    the input's own size and geometry, 0 is background), and, if asked, ``OUT/DIR/NAME_overlay.png``. ``report.csv``
-    gets a row a label of a case as they are done, and ``report.json`` says at the end what ran. A case that fails is
-    reported and does not stop the others. Every file but ``report.csv`` is whole or absent.
+    2D bundles take images (PNG, JPEG, BMP, TIFF), DICOM stills and cines; 3D bundles take NIfTI volumes and DICOM
+    series. Results lie in the output folder as the inputs lie in theirs, with the input's own size and geometry:
+
+    - images: ``NAME_mask.png``, label indices, 0 is background;
+    - NIfTI: ``NAME_mask.nii.gz``;
+    - DICOM stills and series: ``NAME_seg.dcm``, a DICOM Segmentation;
+    - cines: ``NAME_mask.nii.gz``, a stack of frames;
+    - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``.
+
+    ``report.csv`` gets a row a label of a case as they are done, ``report.json`` says at the end what ran. A case that
+    fails is reported with its reason and does not stop the others. Every other file is whole or absent. A run that was
+    stopped goes on where it was, if inputs, weights and options are the same.
 
     The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
 
     Args:
-        dataset_dir: folder with images or volumes, searched with its subfolders.
+        dataset_dir: folder with inputs, searched with its subfolders.
         output_dir: folder to write to, outside ``dataset_dir``.
         segmenter: the bundle's network, transforms and inferer.
         weights: state dict file, loaded strictly into the network.
-        labels: names by index, with background at ``"0"``.
+        metadata: of the bundle.
+        settings: what else decides the results; a run with others does not go on from an earlier one.
         batch_size: images that go through the network together.
         overlays: whether to draw contours.
+        whole_overlays: draw on the whole of an ultrasound image, also where a name may be burned in.
+        output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
+        any_modality: also take DICOM of modalities that the bundle is not for.
+        workers: threads that read and write beside the network; 0 for none.
+        dry_run: only say what would be done.
     """
 
     def __init__(
@@ -84,15 +87,24 @@ class BatchRunner:
         output_dir: str | Path,
         segmenter: Segmenter,
         weights: str | Path,
-        labels: Mapping[str, str],
+        metadata: Mapping[str, Any],
+        settings: Mapping[str, Any] | None = None,
         batch_size: int = 8,
         overlays: bool = True,
+        whole_overlays: bool = False,
+        output_format: str = "auto",
+        any_modality: bool = False,
+        workers: int = 2,
+        dry_run: bool = False,
     ) -> None:
         self.dataset_dir, self.output_dir = Path(dataset_dir), Path(output_dir)
         self.segmenter, self.weights = segmenter, Path(weights)
-        self.labels = {int(index): name for index, name in labels.items() if int(index) > 0}
-        self.batch_size = batch_size
-        self.overlays = overlays
+        self.metadata, self.settings = metadata, dict(settings or {})
+        self.segment_labels = read_segment_labels(metadata)
+        self.labels = {label.index: label.name for label in self.segment_labels}
+        self.batch_size, self.workers, self.dry_run = batch_size, workers, dry_run
+        self.overlays, self.whole_overlays = overlays, whole_overlays
+        self.output_format, self.any_modality = output_format, any_modality
 
     def run(self) -> None:
         """Runs over the folder.
@@ -101,54 +113,21 @@ class BatchRunner:
             SystemExit: with code 2 when folder, weights or options cannot be used, with code 1 when cases failed.
         """
         try:
-            failed, total = self._run()
+            counts = self._run()
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         except OSError as error:  # a full disk, say, outside of any case
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        if failed:
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on where it was", file=sys.stderr)
+            raise SystemExit(1) from None
+        if counts.get("failed"):
             report = self.output_dir / "report.csv"
-            print(f"{failed} of {total} cases failed; the reasons are in {report}", file=sys.stderr)
+            tried = counts["failed"] + counts["ok"]
+            print(f"{counts['failed']} of {tried} cases failed; the reasons are in {report}", file=sys.stderr)
             raise SystemExit(1)
-
-    def _run(self) -> tuple[int, int]:
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
-        cases = self._find_cases()
-        self.load_network()
-        self._make_output_dir()
-        counts = {"ok": 0, "failed": 0}
-        started = time.perf_counter()
-        with (self.output_dir / "report.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=[f.name for f in fields(Row)])
-            writer.writeheader()
-            for rows in self._segment(cases):
-                counts[rows[0].status] += 1
-                writer.writerows(asdict(row) for row in rows)
-                file.flush()
-        self._write_summary(counts, time.perf_counter() - started)
-        return counts["failed"], len(cases)
-
-    def _find_cases(self) -> list[Case]:
-        if not self.dataset_dir.is_dir():
-            raise UsageError(f"{str(self.dataset_dir)!r} is not a folder; give the folder that holds the images")
-        source, target = self.dataset_dir.resolve(), self.output_dir.resolve()
-        if target == source or source in target.parents:
-            raise UsageError(f"output folder {target} lies inside the input folder; choose one outside")
-        find, suffixes, wanted = INPUTS[self.segmenter.spatial_dims]
-        sources = [Path(path) for path in find(self.dataset_dir)]
-        others = len(find_other_files(self.dataset_dir, suffixes))
-        if not sources:
-            raise UsageError(f"no {wanted} in {self.dataset_dir} ({others} other files)")
-        if others:
-            logger.warning("%d files are no %s and are left out", others, wanted)
-        relative = [path.relative_to(self.dataset_dir) for path in sources]
-        return [
-            Case(source=source, name=path.as_posix(), output=self.output_dir / output)
-            for source, path, output in zip(sources, relative, _name_outputs(relative), strict=True)
-        ]
 
     def load_network(self) -> None:
         """Loads the weights and switches the network to evaluation.
@@ -162,6 +141,88 @@ class BatchRunner:
             raise UsageError(str(error)) from error
         self.segmenter.network.eval()
 
+    def _run(self) -> dict[str, int]:
+        self._check_options()
+        found = find_cases(self.dataset_dir)
+        rejected = {case.name: self._reject(case) for case in found.cases}
+        wanted = [case for case in found.cases if rejected[case.name] is None]
+        if self.dry_run:
+            self._describe(found.cases, found.unused, rejected)
+            return {}
+        if not wanted and not any(file.failed for file in found.unused):
+            kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
+            number = len(found.cases) + len(found.unused)
+            reasons = sorted({str(error) for error in rejected.values() if error is not None})
+            why = f"; {reasons[0]}" if reasons else ""
+            raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({number} other files{why})")
+        self.load_network()
+        self._make_output_dir()
+        started = time.perf_counter()
+        weights_sha256 = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        input_ids = {case.name: _identify_input(case) for case in wanted}
+        ledger = Ledger(self.output_dir, self._identify_run(weights_sha256), list(self.labels.values()))
+        done = ledger.open(input_ids)
+        if done:
+            logger.warning("going on from an earlier run: %d of %d cases are done", len(done), len(wanted))
+        for file in found.unused:
+            status = "failed" if file.failed else "skipped"
+            ledger.append([Row(case=file.name, status=status, reason=file.reason, detail=file.detail)])
+        for case in found.cases:
+            error = rejected[case.name]
+            if error is not None:
+                ledger.append([_failed_row(case, error)])
+        todo = [case for case in wanted if case.name not in done]
+        algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), weights_sha256)
+        writer = CaseWriter(
+            self.output_dir, self.segment_labels, algorithm, self.output_format, self.overlays, self.whole_overlays
+        )
+        with tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress:
+            for rows in _Run(self.segmenter, writer, self.labels, self.batch_size, self.workers).segment(todo):
+                for row in rows:
+                    row.input_id = input_ids[row.case]
+                ledger.append(rows)
+                progress.update()
+        names = [case.name for case in found.cases] + [file.name for file in found.unused]
+        counts = ledger.close(sorted(names))
+        self._write_summary(counts, time.perf_counter() - started, weights_sha256)
+        return counts
+
+    def _check_options(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.workers < 0:
+            raise UsageError(f"workers must be 0 or more, got {self.workers}")
+        if self.output_format not in FORMATS:
+            raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
+        if not self.dataset_dir.is_dir():
+            raise UsageError(f"{str(self.dataset_dir)!r} is not a folder; give the folder that holds the images")
+        source, target = self.dataset_dir.resolve(), self.output_dir.resolve()
+        if target == source or source in target.parents:
+            raise UsageError(f"output folder {target} lies inside the input folder; choose one outside")
+
+    def _reject(self, case: InputCase) -> CaseError | None:
+        """Returns why a case is not for this bundle, None if it is."""
+        dims = self.segmenter.spatial_dims
+        if case.kind.spatial_dims != dims:
+            detail = f"a {case.kind.value}, the bundle takes {'images' if dims == 2 else 'volumes'}"
+            return CaseError(Reason.DIMENSION.value, detail, skipped=True)
+        modalities = self.metadata["modalities"]
+        if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
+            detail = (
+                f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; any_modality takes it"
+            )
+            return CaseError(Reason.MODALITY.value, detail, skipped=True)
+        return None
+
+    def _describe(
+        self, cases: Sequence[InputCase], unused: Sequence[UnusedFile], rejected: Mapping[str, CaseError | None]
+    ) -> None:
+        for case in cases:
+            error = rejected[case.name]
+            print(f"{case.name}: {case.kind.value}, {'would be segmented' if error is None else error}")
+        for file in unused:
+            print(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}")
+
     def _make_output_dir(self) -> None:
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -170,114 +231,212 @@ class BatchRunner:
         if not os.access(self.output_dir, os.W_OK):
             raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
 
-    def _segment(self, cases: Sequence[Case]) -> Iterator[list[Row]]:
-        for chunk in _chunks(tqdm(cases, desc="Segmenting", unit="case"), self.batch_size):
-            loaded = []
-            for case in chunk:
-                started = time.perf_counter()
-                try:
-                    loaded.append((case, self.segmenter.read(case.source)))
-                except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
-                    yield _failed(case, "unreadable image", error)
-                case.seconds = time.perf_counter() - started
-            for same_size in _group_by_shape(loaded):
-                yield from self._segment_batch([case for case, _ in same_size], [data for _, data in same_size])
+    def _identify_run(self, weights_sha256: str) -> dict[str, Any]:
+        options = {
+            "output_format": self.output_format,
+            "overlays": self.overlays,
+            "whole_overlays": self.whole_overlays,
+        }
+        settings = json.loads(json.dumps(self.settings, default=str))
+        return {
+            "weights_sha256": weights_sha256,
+            "bundle": f"{self.metadata['name']} {self.metadata['version']}",
+            "settings": settings,
+            "options": options,
+            "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
+        }
 
-    def _segment_batch(self, cases: list[Case], data: list[dict]) -> Iterator[list[Row]]:
-        started = time.perf_counter()
-        results = self.segmenter.infer(data)
-        share = (time.perf_counter() - started) / len(cases)
-        for case, result in zip(cases, results, strict=True):
-            case.seconds += share
-            started = time.perf_counter()
-            try:
-                rows = self._write_case(case, self.segmenter.make_label_map(result))
-            except OSError as error:
-                yield _failed(case, "output cannot be written", error)
-                continue
-            case.seconds += time.perf_counter() - started
-            for row in rows:
-                row.seconds = round(case.seconds, 3)
-            yield rows
-
-    def _write_case(self, case: Case, label: np.ndarray) -> list[Row]:
-        case.output.parent.mkdir(parents=True, exist_ok=True)
-        write = _write_image if self.segmenter.spatial_dims == 2 else _write_volume
-        mask, voxel_ml = write(case, label, self.overlays)
-        return measure_labels(label, self.labels, case.name, mask.relative_to(self.output_dir).as_posix(), voxel_ml)
-
-    def _write_summary(self, counts: Mapping[str, int], seconds: float) -> None:
+    def _write_summary(self, counts: Mapping[str, int], seconds: float, weights_sha256: str) -> None:
         summary = {
             "notice": NOTICE,
             "cases": dict(counts),
             "seconds": round(seconds, 2),
-            "weights_sha256": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
             "labels": self.labels,
             "device": str(self.segmenter.device),
             "precision": "float32",
-            "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
             "python": platform.python_version(),
+            **self._identify_run(weights_sha256),
         }
         text = json.dumps(summary, indent=2) + "\n"
         write_whole(self.output_dir / "report.json", lambda file: file.write(text.encode()))
 
 
-def _name_outputs(images: Sequence[Path]) -> list[Path]:
-    """Returns each path without suffix; with it, or a number, where two would have the same."""
-    uses = Counter(strip_suffix(path) for path in images)
-    taken = {output for output, number in uses.items() if number == 1}
-    outputs = []
-    for path in images:
-        output = strip_suffix(path)
-        if output not in taken:
-            name = path.name.replace(".", "_")
-            candidates = (output.with_name(name if n == 1 else f"{name}_{n}") for n in count(1))
-            output = next(candidate for candidate in candidates if candidate not in taken)
-            taken.add(output)
-        outputs.append(output)
-    return outputs
+class _Run:
+    """The cases of one run on their way: read by workers, through the network in batches, written by workers."""
+
+    def __init__(
+        self, segmenter: Segmenter, writer: CaseWriter, labels: Mapping[int, str], batch_size: int, workers: int
+    ) -> None:
+        self.segmenter, self.writer, self.labels = segmenter, writer, labels
+        self.batch_size, self.workers = batch_size, workers
+
+    def segment(self, cases: Sequence[InputCase]) -> Iterator[list[Row]]:
+        """Yields the rows of each case; in the order in which they end."""
+        singles = [case for case in cases if case.kind is not InputKind.CINE]
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+            submit = pool.submit if self.workers else _call
+            ahead = self.batch_size + CASES_AHEAD * self.workers
+            try:
+                yield from _map_ahead(
+                    submit, _call_now, self._infer(_map_ahead(submit, self._read, singles, ahead)), ahead
+                )
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for case in cases:
+            if case.kind is InputKind.CINE:
+                yield self._segment_cine(case)
+
+    def _read(self, case: InputCase) -> tuple[InputCase, dict[str, Any] | CaseError, float]:
+        started = time.perf_counter()
+        try:
+            data: dict[str, Any] | CaseError = self.segmenter.read(case.paths)
+        except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
+            data = _case_error(Reason.UNREADABLE, error)
+        return case, data, time.perf_counter() - started
+
+    def _infer(
+        self, items: Iterable[tuple[InputCase, dict[str, Any] | CaseError, float]]
+    ) -> Iterator[Callable[[], list[Row]]]:
+        """Yields what is left to be done for each case behind the network."""
+        for chunk in _chunks(items, self.batch_size):
+            groups: dict[tuple[int, ...], list[tuple[InputCase, dict[str, Any], float]]] = {}
+            for case, data, seconds in chunk:
+                if isinstance(data, CaseError):
+                    yield partial(self._finish, case, data, seconds)
+                else:
+                    groups.setdefault(tuple(data["image"].shape), []).append((case, data, seconds))
+            for group in groups.values():
+                started = time.perf_counter()
+                results = self._infer_batch([data for _, data, _ in group])
+                share = (time.perf_counter() - started) / len(group)
+                for (case, _, seconds), result in zip(group, results, strict=True):
+                    yield partial(self._finish, case, result, seconds + share)
+
+    def _infer_batch(self, data: list[dict[str, Any]]) -> Sequence[dict[str, Any] | CaseError]:
+        try:
+            return self.segmenter.infer(data)
+        except Exception as error:  # noqa: BLE001 - out of memory, for one, costs this batch only
+            return [_case_error(Reason.NETWORK, error)] * len(data)
+
+    def _finish(self, case: InputCase, result: dict[str, Any] | CaseError, seconds: float) -> list[Row]:
+        if isinstance(result, CaseError):
+            return [_failed_row(case, result, seconds)]
+        started = time.perf_counter()
+        try:
+            label = self.segmenter.make_label_map(result)
+            output, spacing = self.writer.write(case, label)
+        except Exception as error:  # noqa: BLE001 - a full disk or an object that cannot be written
+            return [_failed_row(case, _case_error(Reason.OUTPUT, error), seconds)]
+        measurements = measure_labels(label, self.labels, spacing)
+        confidence = self.segmenter.measure_confidence(result)
+        seconds += time.perf_counter() - started
+        return self._rows(case, output, label.shape, measurements, confidence, seconds)
+
+    def _segment_cine(self, case: InputCase) -> list[Row]:
+        started = time.perf_counter()
+        pixels: dict[int, list[int]] = {index: [] for index in self.labels}
+        confidence: dict[int, list[float]] = {}
+        shape: tuple[int, ...] = ()
+
+        def labels() -> Iterator[np.ndarray]:
+            nonlocal shape
+            for batch in _chunks(self.segmenter.read_frames(case.paths[0]), self.batch_size):
+                for result in self.segmenter.infer(batch):
+                    label = self.segmenter.make_label_map(result)
+                    shape = (*label.shape, len(pixels[1]) + 1)
+                    for index, counts in pixels.items():
+                        counts.append(int((label == index).sum()))
+                    for index, value in self.segmenter.measure_confidence(result).items():
+                        confidence.setdefault(index, []).append(value)
+                    yield label
+
+        try:
+            output = self.writer.write_cine(case, labels())
+        except Exception as error:  # noqa: BLE001 - a frame that cannot be decoded, a full disk
+            reason = Reason.OUTPUT if isinstance(error, OSError) else Reason.UNREADABLE
+            return [_failed_row(case, _case_error(reason, error), time.perf_counter() - started)]
+        counted = {self.labels[index]: counts for index, counts in pixels.items()}
+        measurements = measure_frames(counted, shape[0] * shape[1])
+        means = {index: float(np.mean(values)) for index, values in confidence.items()}
+        return self._rows(case, output, shape, measurements, means, time.perf_counter() - started)
+
+    def _rows(
+        self,
+        case: InputCase,
+        output: Path,
+        shape: Sequence[int],
+        measurements: Sequence[Measurement],
+        confidence: Mapping[int, float],
+        seconds: float,
+    ) -> list[Row]:
+        rows = []
+        for index, measurement in zip(self.labels, measurements, strict=True):
+            row = _row(case, seconds)
+            row.output = output.relative_to(self.writer.folder).as_posix()
+            row.shape = " x ".join(map(str, shape))
+            for name, value in asdict(measurement).items():
+                setattr(row, name, value)
+            row.confidence = round(confidence[index], 4) if index in confidence else None
+            row.flag = "" if measurement.pixels else "nothing found"
+            rows.append(row)
+        return rows
 
 
-def _chunks(items: Any, size: int) -> Iterator[list]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _row(case: InputCase, seconds: float) -> Row:
+    row = Row(case=case.name, kind=case.kind.value, seconds=round(seconds, 3))
+    if case.dicom is not None:
+        row.study_uid, row.series_uid = case.dicom.study_uid, case.dicom.series_uid
+    return row
 
 
-def _group_by_shape(loaded: list[tuple[Case, dict]]) -> list[list[tuple[Case, dict]]]:
-    groups: dict[tuple, list[tuple[Case, dict]]] = {}
-    for item in loaded:
-        groups.setdefault(tuple(item[1]["image"].shape), []).append(item)
-    return list(groups.values())
+def _failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:
+    row = _row(case, seconds)
+    row.status = "skipped" if error.skipped else "failed"
+    row.reason, row.detail = error.reason, error.detail
+    if not error.skipped:
+        logger.warning("%s: %s", case.name, error)
+    return row
 
 
-def _failed(case: Case, reason: str, error: BaseException) -> list[Row]:
+def _case_error(reason: Reason, error: BaseException) -> CaseError:
     while error.__cause__ is not None:  # MONAI wraps a transform's error in one about the transform
         error = error.__cause__
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    logger.warning("%s: %s (%s)", case.name, reason, detail)
-    return [Row(case=case.name, status="failed", reason=f"{reason}: {detail}", seconds=round(case.seconds, 3))]
+    if isinstance(error, DicomError):  # says more precisely what is wrong
+        return CaseError(error.reason.value, error.detail)
+    return CaseError(reason.value, detail)
 
 
-def _write_image(case: Case, label: np.ndarray, overlay: bool) -> tuple[Path, None]:
-    mask = case.output.with_name(f"{case.output.name}_mask.png")
-    save_label_image(label, mask)
-    if overlay:
-        with Image.open(case.source) as image:
-            picture = draw_contours(image, label)
-        save_picture(picture, case.output.with_name(f"{case.output.name}_overlay.png"))
-    return mask, None
+def _identify_input(case: InputCase) -> str:
+    """Returns a short hash of the sizes and times of a case's files, which changes when they do."""
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _write_volume(case: Case, label: np.ndarray, overlay: bool) -> tuple[Path, float | None]:
-    mask = case.output.with_name(f"{case.output.name}_mask.nii.gz")
-    save_label_volume(label, case.source, mask)
-    source = cast(nib.nifti1.Nifti1Image, nib.load(case.source))
-    if overlay:
-        picture = draw_volume(np.asarray(source.dataobj, dtype=np.float32), label, source.affine)
-        save_picture(picture, case.output.with_name(f"{case.output.name}_overlay.png"))
-    # The unit is often left out; the format's own convention is then mm, provided that the header has a geometry.
-    known = source.header["sform_code"] > 0 or source.header["qform_code"] > 0
-    unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[source.header.get_xyzt_units()[0]]
-    voxel_mm3 = abs(float(np.linalg.det(source.affine[:3, :3]))) * unit**3
-    return mask, voxel_mm3 / MM3_PER_ML if known else None
+def _call_now(function: Callable[[], Out]) -> Out:
+    return function()
+
+
+def _call(function: Callable[[In], Out], argument: In) -> Future[Out]:
+    future: Future[Out] = Future()
+    future.set_result(function(argument))
+    return future
+
+
+def _map_ahead(
+    submit: Callable[..., Future[Out]], function: Callable[[In], Out], items: Iterable[In], ahead: int
+) -> Iterator[Out]:
+    """Maps in workers, in order, with at most ``ahead`` results waiting."""
+    waiting: list[Future[Out]] = []
+    for item in items:
+        waiting.append(submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import decollate_batch, list_data_collate
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
-from monai.transforms import Compose, SaveImaged
+from monai.transforms import Compose, LoadImaged, SaveImaged
 
+from mobileutr_monai.data.dicom import DicomReader
 from mobileutr_monai.networks import MobileUtr
 
 __all__ = ["Segmenter"]
@@ -23,42 +24,59 @@ class Segmenter:
     Args:
         network: a ``MobileUtr`` on ``device``, in eval mode when it is used.
         device: where the network is.
-        preprocessing: gives ``image`` from a path.
+        preprocessing: gives ``image`` from a path; ``LoadImaged`` first.
         inferer: runs the network.
         postprocessing: gives ``pred``, a label map of the image's size and axes (2D: column, row); ``SaveImaged`` in it
             is left out, as MONAI Label does.
+        to_probabilities: gives ``pred`` as probabilities, one channel or background first.
+        frame_reader: reads the frames of cines; a bundle without one takes none.
     """
 
     def __init__(
         self,
         network: MobileUtr,
         device: torch.device | str,
-        preprocessing: Callable[[Mapping], Any],
+        preprocessing: Compose,
         inferer: Inferer,
         postprocessing: Compose,
+        to_probabilities: Callable[[Mapping], Mapping],
+        frame_reader: DicomReader | None = None,
     ) -> None:
         self.network, self.device = network, torch.device(device)
         self.preprocessing, self.inferer = preprocessing, inferer
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
+        self.to_probabilities = to_probabilities
+        self.frame_reader = frame_reader
+        self._after_loading = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
 
     @property
     def spatial_dims(self) -> int:
         """2 for images, 3 for volumes."""
         return int(self.network.spatial_dims)
 
-    def read(self, path: str | Path) -> dict[str, Any]:
-        """Returns a dictionary with the preprocessed ``image``.
+    def read(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Returns a dictionary with the preprocessed ``image`` of a file, or of the files of a series.
 
         Raises:
             ValueError: the file has another number of dimensions or channels than the network takes.
         """
-        data: dict[str, Any] = self.preprocessing({"image": str(path)})
+        source = [str(path) for path in paths]
+        return self._checked(self.preprocessing({"image": source if len(source) > 1 else source[0]}))
+
+    def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Yields what ``read`` returns for each frame of a cine, decoding one at a time."""
+        if self.frame_reader is None:
+            raise ValueError("the bundle has no frame_reader for cines")
+        for array, meta in self.frame_reader.iter_data(path):
+            image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
+            yield self._checked(self._after_loading({"image": image}))
+
+    def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
         shape = tuple(data["image"].shape)
-        expected = (self.network.in_channels, self.spatial_dims)
-        if (shape[0], len(shape) - 1) != expected:
+        channels, dims = self.network.in_channels, self.spatial_dims
+        if (shape[0], len(shape) - 1) != (channels, dims):
             raise ValueError(
-                f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {expected[0]} and "
-                f"{expected[1]}"
+                f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {channels} and {dims}"
             )
         return data
 
@@ -79,3 +97,15 @@ class Segmenter:
         label = np.asarray(self.postprocessing(result)["pred"])
         # MONAI reads images as (column, row); files and people have rows first. A volume still has its channel.
         return label.T if self.spatial_dims == 2 else label[0]
+
+    def measure_confidence(self, result: Mapping[str, Any], threshold: float = 0.5) -> dict[int, float]:
+        """Returns label index -> mean probability of the label over its pixels, without labels that are nowhere."""
+        probabilities = np.asarray(self.to_probabilities({"pred": result["pred"]})["pred"])
+        if len(probabilities) == 1:
+            regions = {1: probabilities[0] >= threshold}
+            values = {1: probabilities[0]}
+        else:
+            winner = probabilities.argmax(axis=0)
+            regions = {index: winner == index for index in range(1, len(probabilities))}
+            values = {index: probabilities[index] for index in regions}
+        return {index: float(values[index][region].mean()) for index, region in regions.items() if region.any()}

@@ -63,9 +63,13 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
     out = tmp_path / "out"
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     names = ("a", "B", "sub/c")
-    assert written == {f"{n}_{k}.png" for n in names for k in ("mask", "overlay")} | {"report.csv", "report.json"}
-    for row in read_report(out):
-        mask = np.array(Image.open(out / row["mask"]))
+    reports = {"report.csv", "report.json", "run.json"}
+    assert written == {f"{n}_{k}.png" for n in names for k in ("mask", "overlay")} | reports
+    rows = read_report(out)
+    assert [row["case"] for row in rows] == ["B.JPG", "a.jpg", "notes.txt", "sub/c.png"]
+    assert (rows[2]["status"], rows[2]["reason"]) == ("skipped", "not an image")
+    for row in rows[:2] + rows[3:]:
+        mask = np.array(Image.open(out / row["output"]))
         with Image.open(folder / row["case"]) as image:
             assert mask.shape == image.size[::-1]
         assert row["status"] == "ok"
@@ -73,7 +77,7 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
         assert int(row["pixels"]) == (mask == 1).sum()
         assert row["volume_ml"] == ""
     summary = json.loads((out / "report.json").read_text())
-    assert summary["cases"] == {"ok": 3, "failed": 0}
+    assert summary["cases"] == {"ok": 3, "failed": 0, "skipped": 1}
     assert "Research only" in summary["notice"]
 
 
@@ -115,7 +119,8 @@ def test_a_broken_image_costs_only_itself(make_runner, folder, tmp_path, capsys,
     assert stop.value.code == 1
     rows = {row["case"]: row for row in read_report(tmp_path / "out")}
     assert rows[name]["status"] == "failed"
-    assert rows[name]["reason"].startswith("unreadable image: ")
+    assert rows[name]["reason"] == "unreadable image"
+    assert rows[name]["detail"]
     assert sum(row["status"] == "ok" for row in rows.values()) == 3
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert not (tmp_path / "out" / f"{Path(name).stem}_mask.png").exists()
@@ -131,7 +136,7 @@ def save(state: object, path: Path) -> str:
     ("prepare", "message"),
     [
         (lambda p: {"dataset_dir": str(p / "nowhere")}, "is not a folder"),
-        (lambda p: {"dataset_dir": str(p / "empty")}, "no PNG, JPEG, BMP or TIFF image"),
+        (lambda p: {"dataset_dir": str(p / "empty")}, "no images for this bundle in"),
         (lambda p: {"output_dir": str(p / "in" / "out")}, "lies inside the input folder"),
         (lambda p: {"output_dir": str(p / "in")}, "lies inside the input folder"),
         (lambda p: {"output_dir": str(p / "in" / "a.jpg" / "x")}, "inside the input folder"),
@@ -157,3 +162,49 @@ def test_what_cannot_be_used_ends_with_one_line_and_code_2(make_runner, folder, 
     assert message in errors[0]
     assert sorted(folder.rglob("*")) == before
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, folder, tmp_path, caplog):
+    make_runner(output_dir=str(tmp_path / "whole")).run()
+    make_runner().run()
+    out = tmp_path / "out"
+    lines = (out / "report.csv").read_text().splitlines(keepends=True)
+    (out / "report.csv").write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the second case
+    (out / "a_mask.png").unlink()
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
+    make_runner().run()
+    assert "1 of 3 cases are done" in caplog.text
+    assert out.joinpath("B_mask.png").stat().st_mtime_ns == times[out / "B_mask.png"]
+    assert out.joinpath("sub/c_mask.png").stat().st_mtime_ns > times[out / "sub" / "c_mask.png"]
+    for path in (tmp_path / "whole").rglob("*.png"):
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
+    without_seconds = [[{**row, "seconds": ""} for row in read_report(run)] for run in (tmp_path / "whole", out)]
+    assert without_seconds[0] == without_seconds[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"), [({"threshold": 0.9}, "settings"), ({"overlays": False}, "options"), ({}, "input")]
+)
+def test_another_setting_or_another_input_is_done_again(make_runner, folder, tmp_path, caplog, overrides, changed):
+    make_runner().run()
+    before = (tmp_path / "out" / "a_mask.png").stat().st_mtime_ns
+    if changed == "input":
+        shutil.copyfile(folder / "B.JPG", folder / "a.jpg")
+    make_runner(**overrides).run()
+    assert (tmp_path / "out" / "a_mask.png").stat().st_mtime_ns > before
+    assert changed == "input" or f"had other {changed}" in caplog.text
+
+
+def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
+    make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).run()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["B.JPG", "a.jpg", "sub/c.png", "notes.txt"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_change_nothing_but_the_time(make_runner, folder, tmp_path, workers):
+    make_runner(output_dir=str(tmp_path / "reference")).run()
+    make_runner(workers=workers).run()
+    rows = [[{**row, "seconds": ""} for row in read_report(tmp_path / run)] for run in ("reference", "out")]
+    assert rows[0] == rows[1]

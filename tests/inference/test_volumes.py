@@ -83,7 +83,7 @@ def test_another_number_of_dimensions_costs_only_that_file(run, tmp_path, shape)
     nib.save(nib.load(SAMPLE), tmp_path / "in" / "good.nii.gz")
     rows = run(overlays=False)
     assert rows["odd.nii.gz", ""]["status"] == "failed"
-    assert "the network takes 1 and 3" in rows["odd.nii.gz", ""]["reason"]
+    assert "the network takes 1 and 3" in rows["odd.nii.gz", ""]["detail"]
     assert rows["good.nii.gz", "anterior"]["status"] == "ok"
 
 

@@ -1,0 +1,175 @@
+"""The batch runner over real DICOM: everything that can be decoded is segmented, everything else says why not."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from PIL import Image
+from pydicom import dcmread
+
+ROOT = Path(__file__).resolve().parents[2]
+DICOM = ROOT.parent / "shared" / "data" / "dicom"
+IMAGES, VOLUMES = "breast_ultrasound_segmentation", "hippocampus_mri_segmentation"
+SMALL = {IMAGES: {"image_size": [32, 32]}, VOLUMES: {"roi_size": [16, 16, 16], "spacing": [8.0, 8.0, 8.0]}}
+
+pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the real DICOM files are not beside the project")
+
+Rows = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., Rows]:
+    """Runs a bundle, at a small size since these tests are about files; returns the last row of each case."""
+
+    def run(name: str, folder: Path, output: Path, **overrides: object) -> Rows:
+        bundle = ROOT / "bundles" / name
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / "inference.json"))
+        parser.read_meta(str(bundle / "configs" / "metadata.json"))
+        folders = {"bundle_root": str(bundle), "dataset_dir": str(folder), "output_dir": str(output)}
+        parser.update({**folders, **SMALL[name], **overrides})
+        try:
+            parser.get_parsed_content("runner").run()
+        except SystemExit as stop:
+            assert stop.code == 1
+        with (output / "report.csv").open(newline="") as file:
+            return {row["case"]: row for row in csv.DictReader(file)}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def everything(run, tmp_path_factory) -> tuple[Rows, Path]:
+    output = tmp_path_factory.mktemp("everything")
+    return run(IMAGES, DICOM, output, any_modality=True, overlays=False), output
+
+
+def read_index() -> list[dict[str, str]]:
+    with (DICOM / "index.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_still_and_cine_that_the_index_decodes_is_segmented(everything):
+    rows, output = everything
+    for entry in read_index():
+        if entry["file"].split("/")[0] in ("ct_series_totalseg",) or entry["file"].startswith("mr_series"):
+            continue  # volumes
+        row = rows[entry["file"]]
+        if not entry["decoded"].startswith("FAIL") and row["reason"] != "not an image object":
+            assert row["status"] == "ok", (entry["file"], row["reason"], row["detail"])
+            assert (output / row["output"]).is_file()
+        elif row["status"] != "ok":
+            assert row["reason"]
+
+
+def test_every_file_is_in_the_report_once(everything):
+    rows, _ = everything
+    series = [row for row in rows.values() if row["kind"] == "DICOM series"]
+    assert {row["reason"] for row in series} == {"not for this bundle's dimensions"}
+    in_series = sum(len(list((DICOM / Path(row["case"]).parent).iterdir())) for row in series)
+    assert len(rows) - len(series) + in_series == sum(path.is_file() for path in DICOM.rglob("*"))
+
+
+def test_other_modalities_are_skipped_unless_asked_for(run, tmp_path):
+    rows = run(IMAGES, DICOM, tmp_path, overlays=False)
+    assert {name for name, row in rows.items() if row["status"] == "ok"} == {
+        f"us/{path.name}" for path in (DICOM / "us").iterdir()
+    }
+    assert rows["odd/CT_small.dcm"]["reason"] == "not this bundle's modality"
+    assert "CT, the bundle is for US" in rows["odd/CT_small.dcm"]["detail"]
+
+
+def test_segmentation_holds_the_mask_that_the_plain_format_has(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "US1_J2KR.dcm", "philips_mono_jpegll.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    objects = run(IMAGES, tmp_path / "in", tmp_path / "seg")
+    plain = run(IMAGES, tmp_path / "in", tmp_path / "plain", output_format="plain")
+    assert objects.keys() == plain.keys()
+    for name, row in objects.items():
+        segmentation = dcmread(tmp_path / "seg" / row["output"])
+        mask = np.array(Image.open(tmp_path / "plain" / plain[name]["output"]))
+        assert segmentation.Modality == "SEG"
+        assert np.array_equal(segmentation.pixel_array.reshape(-1, *mask.shape).max(axis=0), mask)
+        assert row["pixels"] == plain[name]["pixels"] == str((mask == 1).sum())
+
+
+def test_areas_in_mm_only_where_the_ultrasound_is_calibrated(everything):
+    rows, _ = everything
+    calibrated, not_calibrated = rows["us/OBXXXX1A_rle.dcm"], rows["us/US1_J2KR.dcm"]
+    if int(calibrated["pixels"]):
+        assert float(calibrated["area_mm2"]) == pytest.approx(int(calibrated["pixels"]) * 0.2622882866**2, rel=1e-3)
+    assert not_calibrated["area_mm2"] == ""
+    assert not_calibrated["diameter_mm"] == ""
+
+
+def test_overlays_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "US1_J2KR.dcm"):  # with regions, and without
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    run(IMAGES, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out" / "US1_J2KR_overlay.png").exists()
+    picture = np.array(Image.open(tmp_path / "out" / "OBXXXX1A_rle_overlay.png"))
+    assert picture.any()
+    assert not picture[:20].any(), "the banner"
+    run(IMAGES, tmp_path / "in", tmp_path / "whole", whole_overlays=True)
+    assert np.array(Image.open(tmp_path / "whole" / "OBXXXX1A_rle_overlay.png"))[:20].any()
+    assert (tmp_path / "whole" / "US1_J2KR_overlay.png").is_file()
+
+
+def test_a_cine_becomes_a_stack_of_masks_and_a_capture(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(DICOM / "us" / "OBXXXX1A_rle_2frame.dcm", tmp_path / "in" / "cine")
+    (row,) = run(IMAGES, tmp_path / "in", tmp_path / "out", batch_size=1).values()
+    assert (row["kind"], row["status"], row["shape"]) == ("DICOM cine", "ok", "600 x 800 x 2")
+    stack = np.asarray(nib.load(tmp_path / "out" / "cine_mask.nii.gz").dataobj)
+    assert stack.shape == (800, 600, 2)
+    assert int(row["pixels"]) == (stack == 1).sum()
+    assert dcmread(tmp_path / "out" / "cine_overlay.dcm").NumberOfFrames == 2
+
+
+def test_a_series_in_shuffled_files_becomes_a_segmentation_of_its_slices(run, tmp_path):
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    (tmp_path / "in").mkdir()
+    paths = sorted(source.iterdir())
+    for index, path in enumerate(reversed(paths)):
+        shutil.copyfile(path, tmp_path / "in" / f"IM{index:04}")
+    (row,) = run(VOLUMES, tmp_path / "in", tmp_path / "out").values()
+    assert (row["kind"], row["status"]) == ("DICOM series", "ok"), row["detail"]
+    segmentation = dcmread(tmp_path / "out" / row["output"])
+    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["anterior", "posterior"]
+    plain = run(VOLUMES, tmp_path / "in", tmp_path / "plain", output_format="plain")
+    (mask,) = (np.asarray(nib.load(tmp_path / "plain" / r["output"]).dataobj) for r in plain.values())
+    assert mask.shape[2] == len(paths)
+    assert int(segmentation.pixel_array.sum()) == (mask > 0).sum()
+
+
+def test_a_volume_bundle_refuses_stills_and_cines_with_the_reason(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for path in (DICOM / "odd" / "MR_small_RLE.dcm", DICOM / "odd" / "emri_small.dcm"):
+        shutil.copyfile(path, tmp_path / "in" / path.name)
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    shutil.copytree(source, tmp_path / "in" / "series")
+    rows = run(VOLUMES, tmp_path / "in", tmp_path / "out", overlays=False)
+    refused = {name: row["reason"] for name, row in rows.items() if row["status"] == "skipped"}
+    reason = "not for this bundle's dimensions"
+    assert refused == {"MR_small_RLE.dcm": reason, "emri_small.dcm": reason}
+
+
+def test_no_patient_name_is_printed_or_written_to_the_report(run, tmp_path, capsys, caplog):
+    (tmp_path / "in").mkdir()
+    source = dcmread(DICOM / "us" / "US1_J2KR.dcm")
+    source.PatientName, source.PatientID = "SECRET^NAME", "SECRET-ID"
+    source.save_as(tmp_path / "in" / "a.dcm")
+    (tmp_path / "in" / "b.dcm").write_bytes((tmp_path / "in" / "a.dcm").read_bytes()[:-5000])
+    run(IMAGES, tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr()
+    reports = "".join((tmp_path / "out" / name).read_text() for name in ("report.csv", "report.json", "run.json"))
+    assert "SECRET" not in said.out + said.err + caplog.text + reports
