@@ -45,6 +45,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--format", choices=("auto", "plain"), help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
     )
     predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
+    predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
     predict.add_argument("--workers", type=int, help="threads that read and write beside the network (default 2)")
     predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
     predict.set_defaults(verb=_predict)
@@ -112,6 +113,7 @@ def _predict(options: argparse.Namespace) -> int:
         "batch_size": options.batch_size,
         "workers": options.workers,
         "output_format": options.format,
+        "crop_to_tissue": True if options.crop_to_tissue else None,
     }
     overrides |= {name: value for name, value in given.items() if value is not None}
     return run_bundle(options.bundle, options.folder, options.output, overrides)

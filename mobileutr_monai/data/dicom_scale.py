@@ -12,9 +12,9 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from mobileutr_monai.data.dicom_errors import DicomReason, as_dicom_errors
-from mobileutr_monai.data.dicom_header import DicomHeader, frame_attributes, numbers, read_header
+from mobileutr_monai.data.dicom_header import DicomHeader, frame_attributes, is_dicom, numbers, read_header
 
-__all__ = ["PixelSize", "UltrasoundRegion", "find_tissue", "read_pixel_size", "read_ultrasound_regions"]
+__all__ = ["PixelSize", "UltrasoundRegion", "find_tissue", "read_pixel_size", "read_tissue", "read_ultrasound_regions"]
 
 # Modalities whose PixelSpacing is a distance in the patient. In projections it is one at the detector, or of no known
 # depth, and in secondary captures it is what the software liked.
@@ -92,6 +92,11 @@ def find_tissue(regions: Sequence[UltrasoundRegion]) -> tuple[int, int, int, int
         max(region.bottom for region in tissue),
         max(region.right for region in tissue),
     )
+
+
+def read_tissue(path: str | Path) -> tuple[int, int, int, int] | None:
+    """Returns what ``find_tissue`` does for an ultrasound file, None for any other."""
+    return find_tissue(read_ultrasound_regions(path)) if is_dicom(path) else None
 
 
 def read_pixel_size(file: str | Path | DicomHeader) -> PixelSize | None:

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import Inferer
 from monai.transforms import Compose, LoadImaged, SaveImaged
+from monai.utils import ImageMetaKey
 
 from mobileutr_monai.data.dicom import DicomReader
 from mobileutr_monai.networks import MobileUtr
@@ -68,6 +69,7 @@ class Segmenter:
         if self.frame_reader is None:
             raise ValueError("the bundle has no frame_reader for cines")
         for array, meta in self.frame_reader.iter_data(path):
+            meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)  # as LoadImaged does
             image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
             yield self._checked(self._after_loading({"image": image}))
 

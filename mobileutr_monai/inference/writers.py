@@ -14,7 +14,7 @@ from PIL import Image
 from mobileutr_monai.data.cases import InputCase, InputKind
 from mobileutr_monai.data.dicom import read_volume
 from mobileutr_monai.data.dicom_pixels import iter_frames
-from mobileutr_monai.data.dicom_scale import find_tissue, read_pixel_size, read_ultrasound_regions
+from mobileutr_monai.data.dicom_scale import read_pixel_size, read_tissue
 from mobileutr_monai.inference.dicom_capture import iter_frame_masks, write_frame_masks, write_overlay_capture
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import SegmentLabel, write_segmentation
@@ -115,7 +115,7 @@ class CaseWriter:
 
 
 def _tissue(case: InputCase) -> tuple[int, int, int, int] | None:
-    return find_tissue(read_ultrasound_regions(case.paths[0])) if case.dicom is not None else None
+    return read_tissue(case.paths[0])
 
 
 def _can_be_referred_to(case: InputCase) -> bool:

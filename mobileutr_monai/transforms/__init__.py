@@ -1,6 +1,7 @@
 """Transforms that MONAI lacks."""
 
 from mobileutr_monai.transforms.label_map import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
+from mobileutr_monai.transforms.region import CropToRegiond
 from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 
-__all__ = ["ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd", "ResampleToSpacingd"]
+__all__ = ["CropToRegiond", "ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd", "ResampleToSpacingd"]

@@ -14,6 +14,8 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom import dcmread
 
+from mobileutr_monai.data.dicom_scale import read_tissue
+
 ROOT = Path(__file__).resolve().parents[2]
 DICOM = ROOT.parent / "shared" / "data" / "dicom"
 IMAGES, VOLUMES = "breast_ultrasound_segmentation", "hippocampus_mri_segmentation"
@@ -173,3 +175,20 @@ def test_no_patient_name_is_printed_or_written_to_the_report(run, tmp_path, caps
     said = capsys.readouterr()
     reports = "".join((tmp_path / "out" / name).read_text() for name in ("report.csv", "report.json", "run.json"))
     assert "SECRET" not in said.out + said.err + caplog.text + reports
+
+
+def test_the_network_can_be_given_the_tissue_of_an_ultrasound_alone(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "OBXXXX1A_rle_2frame.dcm", "US1_J2KR.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    options = {"output_format": "plain", "overlays": False, "threshold": 1e-6}  # all that the network sees
+    run(IMAGES, tmp_path / "in", tmp_path / "out", crop_to_tissue=True, **options)
+    top, left, bottom, right = read_tissue(DICOM / "us" / "OBXXXX1A_rle.dcm")
+    still = np.array(Image.open(tmp_path / "out" / "OBXXXX1A_rle_mask.png"))
+    frames = np.asarray(nib.load(tmp_path / "out" / "OBXXXX1A_rle_2frame_mask.nii.gz").dataobj)
+    for mask in (still, frames[..., 0].T):
+        assert mask.shape == (600, 800)
+        assert mask[top:bottom, left:right].mean() > 0.9
+        assert not np.delete(mask, np.s_[top:bottom], axis=0).any()
+        assert not np.delete(mask, np.s_[left:right], axis=1).any()
+    assert np.array(Image.open(tmp_path / "out" / "US1_J2KR_mask.png")).mean() > 0.9, "no region: the whole image"
