@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from threading import RLock
 
 from pydicom import dcmwrite
 from pydicom.config import disable_value_validation
@@ -43,6 +44,8 @@ __all__ = [
 MANUFACTURER = "MobileUtr MONAI contributors"
 SHORT_NOTICE = "Research only. Not for diagnosis or treatment."
 """Fits into the 64 characters that viewers show of an object."""
+
+_LENIENT = RLock()
 
 CREATION_DATES = (("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"))
 """Two runs' objects differ in these, and in ContributionDateTime of a segmentation's ContributingEquipmentSequence."""
@@ -205,7 +208,10 @@ def short_text(text: str) -> str:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Copies what is wrong in a source without a word: pydicom's warnings would quote it."""
-    with disable_value_validation(), warnings.catch_warnings():
+    """Copies what is wrong in a source without a word: pydicom's warnings would quote it.
+
+    One thread at a time: which warnings are shown is a matter of the whole process.
+    """
+    with _LENIENT, disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
