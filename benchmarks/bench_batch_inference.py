@@ -1,7 +1,7 @@
 """Speed of batch inference over PNGs with masks and ``report.csv``, against the network alone on tensors in memory.
 
-Both see the same images, the bundle's samples resized to 256 x 256 and repeated, in batches of the same size. The two take
-turns; a turn is one pass over all images. The share is the runner's images a second over the network's.
+Both see the same images, the samples of the bundle resized to 256 x 256 and repeated, in batches of the same size. They
+take turns; a turn is one pass over all images. The share is images a second of the runner over those of the network.
 
 Example::
 

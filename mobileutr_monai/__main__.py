@@ -17,7 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     try:
         return int(options.verb(options))
-    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+    except (
+        FileExistsError,
+        FileNotFoundError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
+        ValueError,
+    ) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -82,6 +89,29 @@ def _build_parser() -> argparse.ArgumentParser:
     split.add_argument("--groups", metavar="FILE", default="", help="CSV with image and group (patient): kept together")
     split.add_argument("--masks", metavar="CODING", help=masks)
     split.set_defaults(verb=_split)
+
+    convert = verbs.add_parser("convert", help="turn a checkpoint of the authors' code into weights for a bundle")
+    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="2D or 3D, base or large; .pth or .pt")
+    convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="state dict to write: model.pt")
+    convert.add_argument(
+        "--preprocessing",
+        choices=("official",),
+        help="also write FILE's NAME.overlay.json: a config that has a 2D bundle read images as the authors do",
+    )
+    convert.set_defaults(verb=_convert)
+
+    new = verbs.add_parser("new-bundle", help="make a bundle of your own from another, ready to train on your data")
+    new.add_argument("name", metavar="NAME", help="of the new folder, as in my_lesions")
+    new.add_argument("--from", dest="parent", type=Path, required=True, metavar="BUNDLE", help="folder to start from")
+    new.add_argument("--labels", required=True, help="names of the labels 1, 2 ... with commas: lesion,shadow")
+    new.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="folder to make it in (default: here)")
+    new.add_argument(
+        "--weights",
+        choices=("parent", "none"),
+        default="parent",
+        help="parent: start from BUNDLE's; the head is drawn anew where the labels' number differs (default)",
+    )
+    new.set_defaults(verb=_new_bundle)
     return parser
 
 
@@ -162,6 +192,34 @@ def _split(options: argparse.Namespace) -> int:
     counts = ", ".join(f"{len(items)} {name}" for name, items in datalist.items() if isinstance(items, list))
     print(f"{options.output}: {counts}")
     print(f"masks: {coding} - {reason}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from mobileutr_monai.inference.official import convert_checkpoint, overlay_path
+
+    official = options.preprocessing == "official"
+    shape = convert_checkpoint(options.checkpoint, options.output, official)
+    print(f"{options.output}: {shape}")
+    if official:
+        overlay = overlay_path(options.output)
+        print(overlay.read_text(encoding="utf-8"), end="")
+        print(f"{overlay}: the preprocessing above; in a 2D bundle's folder:")
+        configs = f"['configs/inference.json','{overlay.resolve()}']"
+        print(f'python -m monai.bundle run --config_file "{configs}" --weights {options.output.resolve()}')
+    return 0
+
+
+def _new_bundle(options: argparse.Namespace) -> int:
+    from mobileutr_monai.inference.new_bundle import make_bundle
+
+    labels = [label.strip() for label in options.labels.split(",")]
+    pretrained = options.weights == "parent"
+    made = make_bundle(options.name, options.parent, labels, options.output, pretrained=pretrained)
+    print(f"{made.folder}: {', '.join(f'{i} {label}' for i, label in enumerate(['background', *labels]))}")
+    print(f"weights: {made.weights}")
+    start = " --pretrained models/model.pt" if pretrained else ""
+    print(f"cd {made.folder} && python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{start}")
     return 0
 
 

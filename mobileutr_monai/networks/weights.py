@@ -10,11 +10,21 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-__all__ = ["convert_official_state_dict", "load_weights"]
+from mobileutr_monai.networks.mobileutr import VARIANTS, MobileUtr
+
+__all__ = [
+    "NetworkShape",
+    "convert_official_state_dict",
+    "load_weights",
+    "read_official_checkpoint",
+    "recognise_network",
+    "save_weights",
+]
 
 _TOKENS = {"pos_embed": "position", "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
 _TOKENS |= {"attn.qkv": "attn.qkv", "attn.proj": "attn.proj"}
@@ -71,6 +81,42 @@ _UNREADABLE = (
 )
 
 
+class NetworkShape(NamedTuple):
+    """What a state dict tells about its network: the first arguments of ``MobileUtr``."""
+
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    variant: str
+
+    def __str__(self) -> str:
+        return (
+            f"spatial_dims {self.spatial_dims}, variant {self.variant}, in_channels {self.in_channels}, "
+            f"out_channels {self.out_channels}"
+        )
+
+
+def recognise_network(state: Mapping[str, torch.Tensor]) -> NetworkShape:
+    """Returns the network that a state dict, under our keys, is of, by the shapes of its stem and its head.
+
+    Raises:
+        ValueError: stem or head are missing or of another rank, or their width is that of no variant.
+    """
+    missing = [key for key in ("stem.conv.weight", "head.weight") if key not in state]
+    if missing:
+        raise ValueError(f"the network cannot be recognised without {', '.join(missing)}; pass a whole state dict")
+    stem, head = state["stem.conv.weight"], state["head.weight"]
+    if stem.ndim not in (4, 5) or head.ndim != stem.ndim:
+        raise ValueError(
+            f"stem.conv.weight has shape {tuple(stem.shape)} and head.weight {tuple(head.shape)}; both must be those "
+            "of 2D or of 3D convolutions"
+        )
+    widths = {sizes.channels[0]: name for name, sizes in VARIANTS.items()}
+    if stem.shape[0] not in widths:
+        raise ValueError(f"stem.conv.weight gives {stem.shape[0]} channels, no variant does: {widths}")
+    return NetworkShape(stem.ndim - 2, stem.shape[1], head.shape[0], widths[stem.shape[0]])
+
+
 def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
     """Renames the entries of an official checkpoint, 2D or 3D, base or large, to those of ``MobileUtr``.
 
@@ -99,12 +145,57 @@ def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
             raise ValueError(f"entries of both dialects of the LGL keys map to {name!r}; keep one of them")
         converted[name] = value
     if unmapped or not converted:
-        shown = ", ".join(unmapped[:5]) or "none"
+        if "stem.conv.weight" in unmapped and not converted:
+            raise ValueError("not an official state dict but one under MobileUtr's own keys; use it as it is")
+        shown = unmapped if converted else [*unmapped[:5], "..."]  # all, unless it is of another network altogether
         raise ValueError(
             f"not an official MobileUtr state dict: {len(unmapped)} of {len(state)} entries have no counterpart "
-            f"({shown}{', ...' if len(unmapped) > 5 else ''})"
+            f"({', '.join(shown)})"
         )
     return converted
+
+
+def read_official_checkpoint(path: Path) -> tuple[MobileUtr, NetworkShape]:
+    """Reads a checkpoint file of the authors' code; returns the network with its weights, and what it was recognised as.
+
+    Only tensors are unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no official checkpoint; every entry that is unknown, missing or of a wrong shape is named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    checkpoint = _read(path)
+    try:
+        state = convert_official_state_dict(checkpoint)
+        shape = recognise_network(state)
+        network = MobileUtr(*shape)
+        expected = network.state_dict()
+        problems = {
+            "missing": [key for key in expected if key not in state],
+            "unknown": [key for key in state if key not in expected],
+            "of another shape": [k for k, v in expected.items() if k in state and state[k].shape != v.shape],
+        }
+        named = [f"{len(keys)} entries {kind} ({', '.join(keys)})" for kind, keys in problems.items() if keys]
+        if named:
+            raise ValueError(f"recognised as {shape}, but {'; '.join(named)}")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    network.load_state_dict(state)
+    return network, shape
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Writes the network's state dict, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(network.state_dict()), file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -119,10 +210,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; train the bundle or copy a model.pt there")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} is not a state dict that torch can read ({type(error).__name__})") from error
+    checkpoint = _read(path)
     try:
         state = _unwrap(checkpoint)
     except ValueError as error:
@@ -133,6 +221,17 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     network.load_state_dict(dict(state))
 
 
+def _read(path: Path) -> Mapping:
+    try:
+        checkpoint: Mapping = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path} is not a state dict that torch can read without executing it ({type(error).__name__}); "
+            "save the model's state dict alone"
+        ) from error
+    return checkpoint
+
+
 def _mismatch(expected: Mapping, state: Mapping) -> str | None:
     missing = [k for k in expected if k not in state]
     unexpected = [k for k in state if k not in expected]
@@ -140,7 +239,7 @@ def _mismatch(expected: Mapping, state: Mapping) -> str | None:
         example = (missing or unexpected)[0]
         hint = "check variant and spatial_dims"
         if any(str(key).removeprefix("module.").startswith("patch_embeddings.") for key in unexpected):
-            hint = "it is a checkpoint of the authors' code; convert it with convert_official_state_dict"
+            hint = "it is a checkpoint of the authors' code; convert it with mobileutr convert"
         counts = f"{len(missing)} entries are missing and {len(unexpected)} are unknown"
         return f"{counts}, for example {example!r}; {hint}"
     for key, value in expected.items():

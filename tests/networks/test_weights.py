@@ -187,7 +187,7 @@ MISFITS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: MobileUtr(2, 1, 1).state_dict(),
         "'stem.conv.weight' has shape (16, 1, 3, 3), the network has (16, 3, 3, 3)",
     ),
-    "official keys": (lambda: dict(make_weights("mobileutr")), "convert it with convert_official_state_dict"),
+    "official keys": (lambda: dict(make_weights("mobileutr")), "convert it with mobileutr convert"),
     "no tensor": (lambda: MobileUtr(2, 3, 1).state_dict() | {"head.bias": 0.0}, "'head.bias' has shape float"),
     "empty": (dict, "388 entries are missing"),
 }
