@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Segments the shipped breast ultrasound samples with the shipped weights: bash scripts/demo.sh [OUTPUT]
+# Segments the shipped samples of every bundle with the shipped weights: bash scripts/demo.sh [OUTPUT]
 source "$(dirname "$0")/setup_env.sh"
 output=${1:-demo_output}
-[ -x .venv/bin/mobileutr ] || install_project ""
-bundle=bundles/breast_ultrasound_segmentation
-.venv/bin/mobileutr predict "$bundle" "$bundle/sample_data/images" --output "$output"
+install_project ""
+for samples in bundles/*/sample_data/images; do
+    bundle=${samples%/sample_data/images}
+    echo "${bundle#bundles/}"
+    .venv/bin/mobileutr predict "$bundle" "$samples" --output "$output/${bundle#bundles/}"
+done
 echo
-echo "Masks:    $output/*_mask.png     label indices: 0 background, 1 lesion"
-echo "Overlays: $output/*_overlay.png  open these"
-echo "Table:    $output/report.csv"
+echo "Overlays: $output/*/*_overlay.png  open these"
+echo "Masks:    $output/*/*_mask.*       label indices: 0 background, 1 lesion ..."
+echo "Tables:   $output/*/report.csv"
 echo "Research only. Not a medical device."

@@ -19,10 +19,12 @@ find_python() {
 }
 
 install_project() { # $1: extras, for example [dev]
-    local stamp=".venv/installed$1"
-    if [ -f "$stamp" ] && cmp -s "$stamp" <(cat setup.cfg constraints.txt); then
-        return
-    fi
+    local stamp
+    for stamp in ".venv/installed[dev]" ".venv/installed$1"; do # the first has all that the others have
+        if [ -f "$stamp" ] && cmp -s "$stamp" <(cat setup.cfg constraints.txt); then
+            return
+        fi
+    done
     if [ ! -x .venv/bin/python ]; then
         local python
         python=$(find_python)

@@ -25,13 +25,16 @@ MAX_LABELS = 254
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 _-]*[A-Za-z0-9])?")
 _INTENDED_USE = (
-    "Research only. Not a medical device, not cleared or approved by any authority, and not for diagnosis or treatment. "
-    "Not evaluated yet."
+    "Research only. Not a medical device, not cleared or approved by any authority, and not for diagnosis or "
+    "treatment. Not evaluated yet."
 )
+_CODE_LICENSE = """The code of this bundle is licensed under the Apache License, Version 2.0
+(http://www.apache.org/licenses/LICENSE-2.0).
+"""
 _CARD = """# {title}
 
-MobileUtr that outlines {labels}. Made by `mobileutr new-bundle` from `{parent}` {parent_version}; not trained or evaluated
-on data of its own yet.
+MobileUtr that outlines {labels}. Made by `mobileutr new-bundle` from the bundle "{parent}" {parent_version}; not trained
+or evaluated on data of its own yet.
 
 **Research only. Not a medical device; not cleared or approved by any authority; not for diagnosis or treatment.**
 
@@ -75,7 +78,7 @@ class NewBundle(NamedTuple):
 def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *, pretrained: bool = True) -> NewBundle:
     """Makes ``output / name`` from another bundle; it is verified before it gets its name, or is not there at all.
 
-    Copied are configs, licence and data licence. Ids and metadata follow from the labels: one label has one output
+    Copied are configs and, with the weights, their licences. Ids and metadata follow from the labels: one label has one output
     channel (sigmoid), n labels have n + 1 (softmax). Configs are code: only start from bundles that you trust.
 
     Args:
@@ -102,7 +105,7 @@ def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *,
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
         bundle = Path(temporary) / name
-        metadata = _copy_bundle(bundle, parent, labels)
+        metadata = _copy_bundle(bundle, parent, labels, pretrained)
         weights = "none: random until it is trained"
         if pretrained:
             weights = _write_weights(bundle, parent, labels)
@@ -130,12 +133,17 @@ def _output_channels(labels: Sequence[str]) -> int:
     return 1 if len(labels) == 1 else len(labels) + 1
 
 
-def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str]) -> dict[str, Any]:
+def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: bool) -> dict[str, Any]:
     """Copies what a new bundle keeps, sets ``out_channels``, and returns the parent's metadata."""
-    shutil.copytree(parent / "configs", bundle / "configs")
-    for file in ("LICENSE", "docs/data_license.txt"):
+    for folder in ("configs", "docs", "models"):
+        (bundle / folder).mkdir(parents=True)
+    files = [path.relative_to(parent) for path in sorted((parent / "configs").iterdir()) if path.is_file()]
+    if pretrained:
+        files += [Path("LICENSE"), Path("docs/data_license.txt")]
+    else:
+        (bundle / "LICENSE").write_text(_CODE_LICENSE, encoding="utf-8")
+    for file in files:
         if (parent / file).is_file():
-            (bundle / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(parent / file, bundle / file)
     for workflow in WORKFLOWS:
         path = bundle / "configs" / f"{workflow}.json"
@@ -161,8 +169,8 @@ def _write_weights(bundle: Path, parent: Path, labels: Sequence[str]) -> str:
     else:
         state = {key: value for key, value in state.items() if not key.startswith("head.")}
         said = (
-            f"those of {parent.resolve().name} but for the head, which is drawn anew (seed {HEAD_SEED}): {channels} output "
-            f"channels instead of {parent_channels}; train before use"
+            f"those of {parent.resolve().name} but for the head, which is drawn anew (seed {HEAD_SEED}): {channels} "
+            f"output channels instead of {parent_channels}; train before use"
         )
     network.load_state_dict(network.state_dict() | state)
     save_weights(network, bundle / "models" / "model.pt")
@@ -200,8 +208,8 @@ def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], wei
     lines = f"`models/model.pt`: {weights}."
     if pretrained:
         lines += (
-            f"\nTheir data: {parent['data_source']}. They may be used for: {parent.get('weights_use', 'see there')}; what is "
-            "trained\nfrom them inherits that. See `LICENSE` and `docs/data_license.txt`."
+            f"\n\nTheir data: {parent['data_source']}. They may be used for: {parent.get('weights_use', 'see LICENSE')}; "
+            "what is\ntrained from them inherits that. See `LICENSE` and `docs/data_license.txt`."
         )
     several = "Background and labels exclude each other (softmax)."
     text = _CARD.format(
@@ -214,7 +222,6 @@ def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], wei
         classes=", ".join(f"{index} {label}" for index, label in enumerate(("background", *labels))),
         channels="A pixel is it from a probability of 0.5 (sigmoid)." if len(labels) == 1 else several,
     )
-    (bundle / "docs").mkdir(exist_ok=True)
     (bundle / "docs" / "README.md").write_text(text, encoding="utf-8")
 
 

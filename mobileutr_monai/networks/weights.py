@@ -156,13 +156,13 @@ def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
 
 
 def read_official_checkpoint(path: Path) -> tuple[MobileUtr, NetworkShape]:
-    """Reads a checkpoint file of the authors' code; returns the network with its weights, and what it was recognised as.
+    """Reads a checkpoint file of the authors' code; returns the network with its weights and its shape.
 
     Only tensors are unpickled.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no official checkpoint; every entry that is unknown, missing or of a wrong shape is named.
+        ValueError: the file is no official checkpoint; names every entry that is unknown, missing or of a wrong shape.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
