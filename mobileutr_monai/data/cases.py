@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mobileutr_monai.data.datalist import IMAGE_SUFFIXES
 from mobileutr_monai.data.dicom_header import is_dicom
 from mobileutr_monai.data.dicom_series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.data.nifti import count_dimensions
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -45,11 +46,6 @@ class InputKind(str, Enum):
     CINE = "DICOM cine"
     SERIES = "DICOM series"
 
-    @property
-    def spatial_dims(self) -> int:
-        """2 or 3; that of a NIfTI file is not known before it is read, most are volumes."""
-        return 3 if self in (InputKind.NIFTI, InputKind.SERIES) else 2
-
 
 @dataclass(frozen=True)
 class InputCase:
@@ -67,6 +63,13 @@ class InputCase:
     kind: InputKind
     paths: tuple[Path, ...]
     dicom: DicomCase | None = None
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3; of a NIfTI file its header is read."""
+        if self.kind is InputKind.NIFTI:
+            return count_dimensions(self.paths[0])
+        return 3 if self.kind is InputKind.SERIES else 2
 
 
 @dataclass(frozen=True)

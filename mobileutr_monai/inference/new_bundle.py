@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +34,9 @@ _CODE_LICENSE = """The code of this bundle is licensed under the Apache License,
 """
 _CARD = """# {title}
 
-MobileUtr that outlines {labels}. Made by `mobileutr new-bundle` from the bundle "{parent}" {parent_version}; not trained
-or evaluated on data of its own yet.
+MobileUtr that outlines {labels}.
+
+Made by `mobileutr new-bundle` from the bundle "{parent}" {parent_version}; not trained or evaluated on own data yet.
 
 **Research only. Not a medical device; not cleared or approved by any authority; not for diagnosis or treatment.**
 
@@ -78,8 +80,8 @@ class NewBundle(NamedTuple):
 def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *, pretrained: bool = True) -> NewBundle:
     """Makes ``output / name`` from another bundle; it is verified before it gets its name, or is not there at all.
 
-    Copied are configs and, with the weights, their licences. Ids and metadata follow from the labels: one label has one output
-    channel (sigmoid), n labels have n + 1 (softmax). Configs are code: only start from bundles that you trust.
+    Copied are configs and, with the weights, their licences. Ids and metadata follow from the labels: one label has one
+    output channel (sigmoid), n labels have n + 1 (softmax). Configs are code: only start from bundles that you trust.
 
     Args:
         name: of the folder; lower case, digits and single underscores.
@@ -205,11 +207,12 @@ def _describe(parent: dict[str, Any], name: str, labels: Sequence[str], pretrain
 
 
 def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], weights: str, pretrained: bool) -> None:
-    lines = f"`models/model.pt`: {weights}."
+    paragraphs = [f"`models/model.pt`: {weights}."]
     if pretrained:
-        lines += (
-            f"\n\nTheir data: {parent['data_source']}. They may be used for: {parent.get('weights_use', 'see LICENSE')}; "
-            "what is\ntrained from them inherits that. See `LICENSE` and `docs/data_license.txt`."
+        use = parent.get("weights_use", "see LICENSE")
+        paragraphs.append(
+            f"They were trained on {parent['data_source']}. They may be used for: {use}; what is trained from them "
+            "inherits that. See `LICENSE` and `docs/data_license.txt`."
         )
     several = "Background and labels exclude each other (softmax)."
     text = _CARD.format(
@@ -217,7 +220,7 @@ def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], wei
         labels=", ".join(labels),
         parent=parent["name"],
         parent_version=parent["version"],
-        weights=lines,
+        weights="\n\n".join(textwrap.fill(paragraph, 120) for paragraph in paragraphs),
         pretrained=" --pretrained models/model.pt" if pretrained else "",
         classes=", ".join(f"{index} {label}" for index, label in enumerate(("background", *labels))),
         channels="A pixel is it from a probability of 0.5 (sigmoid)." if len(labels) == 1 else several,

@@ -70,7 +70,7 @@ def make_official_overlay(shape: NetworkShape) -> dict[str, Any]:
                     "_target_": "NormalizeIntensityd",
                     "keys": "image",
                     "subtrahend": list(IMAGENET_MEAN),
-                    "divisor": [std * WHITE for std in IMAGENET_STD],
+                    "divisor": [round(std * WHITE, 3) for std in IMAGENET_STD],
                     "channel_wise": True,
                 },
             ],

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from mobileutr_monai.data.images import to_mode
 
-__all__ = ["draw_contours", "draw_volume"]
+__all__ = ["draw_contours", "draw_volume", "to_grey"]
 
 COLOURS = ((255, 64, 64), (64, 220, 255), (255, 220, 64), (120, 255, 96), (230, 110, 255), (255, 150, 60))
 """Contour colours of labels 1, 2, ..., repeated when there are more."""
@@ -39,6 +39,13 @@ def draw_contours(image: Image.Image, label: np.ndarray) -> Image.Image:
     return Image.fromarray(canvas)
 
 
+def to_grey(values: np.ndarray) -> np.ndarray:
+    """Scales values of any range to bytes, as ``WINDOW_PERCENTILES`` says."""
+    low, high = np.percentile(values, WINDOW_PERCENTILES)
+    grey: np.ndarray = (255 * np.clip((values - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    return grey
+
+
 def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Image.Image:
     """Draws three slices through the middle of the labels: axial, coronal, sagittal, as radiologists look at them.
 
@@ -52,8 +59,7 @@ def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Im
     spacing = nib.affines.voxel_sizes(affine)[np.argsort(orientation[:, 0])]
     voxels = np.argwhere(label > 0)
     centre = np.median(voxels, axis=0).astype(int) if len(voxels) else np.array(label.shape) // 2
-    low, high = np.percentile(volume, WINDOW_PERCENTILES)
-    grey = (255 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    grey = to_grey(volume)
     views = [_draw_slice(grey, label, axis, int(centre[axis]), spacing) for axis in (2, 1, 0)]
     canvas = Image.new("RGB", (sum(view.width for view in views), max(view.height for view in views)))
     left = 0

@@ -50,8 +50,8 @@ class UsageError(ValueError):
 class BatchRunner:
     """Segments everything in a folder that a bundle is for, with the objects of its ``inference`` config.
 
-    2D bundles take images (PNG, JPEG, BMP, TIFF), DICOM stills and cines; 3D bundles take NIfTI volumes and DICOM
-    series. Results lie in the output folder as the inputs lie in theirs, with the input's own size and geometry:
+    2D bundles take images (PNG, JPEG, BMP, TIFF, 2D NIfTI), DICOM stills and cines; 3D bundles take NIfTI volumes and
+    DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's own size and geometry:
 
     - images: ``NAME_mask.png``, label indices, 0 is background;
     - NIfTI: ``NAME_mask.nii.gz``;
@@ -71,6 +71,7 @@ class BatchRunner:
         segmenter: the bundle's network, transforms and inferer.
         weights: state dict file, loaded strictly into the network.
         metadata: of the bundle.
+        bundle_root: folder of the bundle, whose config the report names by its hash.
         settings: what else decides the results; a run with others does not go on from an earlier one.
         batch_size: images that go through the network together.
         overlays: whether to draw contours.
@@ -88,6 +89,7 @@ class BatchRunner:
         segmenter: Segmenter,
         weights: str | Path,
         metadata: Mapping[str, Any],
+        bundle_root: str | Path,
         settings: Mapping[str, Any] | None = None,
         batch_size: int = 8,
         overlays: bool = True,
@@ -100,6 +102,7 @@ class BatchRunner:
         self.dataset_dir, self.output_dir = Path(dataset_dir), Path(output_dir)
         self.segmenter, self.weights = segmenter, Path(weights)
         self.metadata, self.settings = metadata, dict(settings or {})
+        self.config = Path(bundle_root) / "configs" / "inference.json"
         self.segment_labels = read_segment_labels(metadata)
         self.labels = {label.index: label.name for label in self.segment_labels}
         self.batch_size, self.workers, self.dry_run = batch_size, workers, dry_run
@@ -203,8 +206,9 @@ class BatchRunner:
     def _reject(self, case: InputCase) -> CaseError | None:
         """Returns why a case is not for this bundle, None if it is."""
         dims = self.segmenter.spatial_dims
-        if case.kind.spatial_dims != dims:
-            detail = f"a {case.kind.value}, the bundle takes {'images' if dims == 2 else 'volumes'}"
+        if case.spatial_dims != dims:
+            found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
+            detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
             return CaseError(Reason.DIMENSION.value, detail, skipped=True)
         modalities = self.metadata["modalities"]
         if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
@@ -240,6 +244,7 @@ class BatchRunner:
         settings = json.loads(json.dumps(self.settings, default=str))
         return {
             "weights_sha256": weights_sha256,
+            "config_sha256": hashlib.sha256(self.config.read_bytes()).hexdigest(),
             "bundle": f"{self.metadata['name']} {self.metadata['version']}",
             "settings": settings,
             "options": options,

@@ -19,7 +19,7 @@ from mobileutr_monai.inference.dicom_capture import iter_frame_masks, write_fram
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import SegmentLabel, write_segmentation
 from mobileutr_monai.inference.outputs import save_label_image, save_label_volume, save_picture
-from mobileutr_monai.inference.overlay import draw_contours, draw_volume
+from mobileutr_monai.inference.overlay import draw_contours, draw_volume, to_grey
 
 __all__ = ["FORMATS", "CaseWriter"]
 
@@ -62,12 +62,13 @@ class CaseWriter:
         if case.dicom is not None and self.output_format == "auto" and _can_be_referred_to(case):
             output = _named(base, "_seg.dcm")
             write_segmentation(case.dicom, label, self.labels, self.algorithm, output)
-        elif label.ndim == 2:
+        elif case.kind is InputKind.NIFTI or label.ndim == 3:
+            output = _named(base, "_mask.nii.gz")
+            geometry = _geometry(case)
+            save_label_volume(label.T.reshape(geometry.shape) if label.ndim == 2 else label, geometry, output)
+        else:
             output = _named(base, "_mask.png")
             save_label_image(label, output)
-        else:
-            output = _named(base, "_mask.nii.gz")
-            save_label_volume(label, _geometry(case), output)
         return output, _spacing(case)
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> Path:
@@ -95,7 +96,10 @@ class CaseWriter:
         if case.dicom is not None and case.dicom.affine is not None:
             return draw_volume(read_volume(case.dicom), label, case.dicom.affine)
         source = cast(nib.nifti1.Nifti1Image, nib.load(case.paths[0]))
-        return draw_volume(np.asarray(source.dataobj, dtype=np.float32), label, source.affine)
+        values = np.asarray(source.dataobj, dtype=np.float32)
+        if label.ndim == 2:
+            return draw_contours(Image.fromarray(to_grey(values.reshape(label.T.shape)).T), label)
+        return draw_volume(values, label, source.affine)
 
     def _may_be_shown(self, case: InputCase) -> bool:
         """Whether the picture may be drawn: an ultrasound that does not say where its tissue is may show a name."""
@@ -150,4 +154,5 @@ def _spacing(case: InputCase) -> tuple[float, ...] | None:
     if source.header["sform_code"] <= 0 and source.header["qform_code"] <= 0:
         return None
     unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[source.header.get_xyzt_units()[0]]
-    return tuple(float(side) * unit for side in nib.affines.voxel_sizes(source.affine))
+    sides = tuple(float(side) * unit for side in nib.affines.voxel_sizes(source.affine))
+    return sides if case.spatial_dims == 3 else (sides[1], sides[0])

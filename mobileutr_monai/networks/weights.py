@@ -145,9 +145,10 @@ def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
             raise ValueError(f"entries of both dialects of the LGL keys map to {name!r}; keep one of them")
         converted[name] = value
     if unmapped or not converted:
-        if "stem.conv.weight" in unmapped and not converted:
+        foreign = len(unmapped) >= len(converted)
+        if foreign and "stem.conv.weight" in unmapped:
             raise ValueError("not an official state dict but one under MobileUtr's own keys; use it as it is")
-        shown = unmapped if converted else [*unmapped[:5], "..."]  # all, unless it is of another network altogether
+        shown = [*unmapped[:5], "..."] if foreign and len(unmapped) > 5 else unmapped
         raise ValueError(
             f"not an official MobileUtr state dict: {len(unmapped)} of {len(state)} entries have no counterpart "
             f"({', '.join(shown)})"

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -208,3 +209,23 @@ def test_workers_change_nothing_but_the_time(make_runner, folder, tmp_path, work
     make_runner(workers=workers).run()
     rows = [[{**row, "seconds": ""} for row in read_report(tmp_path / run)] for run in ("reference", "out")]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 1)])
+def test_a_nifti_image_gets_the_mask_of_the_same_pixels_as_png(make_runner, tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30)).astype(np.uint8)  # columns, rows
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels.T).save(tmp_path / "in" / "a.png")
+    affine = np.diag([0.5, 0.25, 1.0, 1.0])
+    nib.save(nib.Nifti1Image(pixels.reshape(shape), affine), tmp_path / "in" / "b.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), affine), tmp_path / "in" / "volume.nii.gz")
+    make_runner().run()
+    rows = {row["case"]: row for row in read_report(tmp_path / "out")}
+    mask = nib.load(tmp_path / "out" / rows["b.nii.gz"]["output"])
+    assert mask.shape == shape
+    assert np.allclose(mask.affine, affine)
+    png = np.array(Image.open(tmp_path / "out" / rows["a.png"]["output"]))
+    assert np.array_equal(np.asarray(mask.dataobj).reshape(40, 30).T, png)
+    assert float(rows["b.nii.gz"]["area_mm2"]) == pytest.approx(int(rows["b.nii.gz"]["pixels"]) * 0.125, abs=1e-3)
+    assert rows["volume.nii.gz"]["status"] == "skipped"
+    assert "the bundle takes images" in rows["volume.nii.gz"]["detail"]
