@@ -171,7 +171,7 @@ def draw_examples(bundle: Path, dataset_dir: Path, datalist: Path, output: Path)
 
 def _draw_image(path: str, pred: np.ndarray, label: np.ndarray) -> np.ndarray:
     image = Image.open(path)
-    # Another colour for the label than for the prediction: that of the label behind the last one.
+    # Another colour for the label than for the prediction: that of the next label.
     both = (draw_contours(image, pred), draw_contours(image, np.where(label > 0, label + 1, 0)))
     return np.hstack([np.asarray(picture.resize(IMAGE_SIZE)) for picture in both])
 

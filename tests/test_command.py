@@ -36,10 +36,18 @@ from mobileutr_monai.data.datalist import load_datalist
         (("check", "SAMPLES", "--datalist", "none.json"), "'none.json' does not exist"),
         (("check", "SAMPLES", "--masks", "grey"), "mask coding 'grey' cannot be read"),
         (("check", "SAMPLES", "--json", "/proc/none/d.json"), "/proc/none"),
+        (("convert", "none.pth", "--output", "model.pt"), "no checkpoint at none.pth"),
+        (("convert", "WEIGHTS", "--output", "model.pt"), "under MobileUtr's own keys; use it as it is"),
+        (("convert", "WEIGHTS", "--output", "WEIGHTS"), "is the checkpoint itself"),
+        (("new-bundle", "mine", "--from", "BUNDLE"), "--labels"),
+        (("new-bundle", "mine", "--from", "FOLDER", "--labels", "lesion"), "is not a bundle"),
+        (("new-bundle", "Mine", "--from", "BUNDLE", "--labels", "lesion"), "must be lower case"),
+        (("new-bundle", "configs", "--from", "BUNDLE", "--labels", "lesion", "--output", "BUNDLE"), "exists already"),
     ],
 )
 def test_bad_usage_gives_one_line_and_code_2(mobileutr, breast, tmp_path, arguments, message):
     names = {"BUNDLE": breast, "FOLDER": breast / "sample_data" / "images", "SAMPLES": breast / "sample_data"}
+    names["WEIGHTS"] = breast / "models" / "model.pt"
     process = mobileutr(*(names.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr

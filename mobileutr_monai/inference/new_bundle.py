@@ -159,24 +159,24 @@ def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: 
 
 
 def _write_weights(bundle: Path, parent: Path, labels: Sequence[str]) -> str:
-    source, before = parent / "models" / "model.pt", _network(parent)
+    """Writes the parent's weights, with a new head where its output channels differ; returns what they are."""
+    source, target, origin = parent / "models" / "model.pt", bundle / "models" / "model.pt", parent.resolve().name
+    before = _network(parent)
     load_weights(before, source)
-    state = before.state_dict()
+    channels, parent_channels = _output_channels(labels), recognise_network(before.state_dict()).out_channels
+    if channels == parent_channels:
+        shutil.copyfile(source, target)
+        return f"those of {origin}, the head included, as the number of output channels is the same ({channels})"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
         network = _network(bundle)
-    channels, parent_channels = _output_channels(labels), recognise_network(state).out_channels
-    if channels == parent_channels:
-        said = f"those of {parent.resolve().name}, the head included: {parent_channels} output channels as there"
-    else:
-        state = {key: value for key, value in state.items() if not key.startswith("head.")}
-        said = (
-            f"those of {parent.resolve().name} but for the head, which is drawn anew (seed {HEAD_SEED}): {channels} "
-            f"output channels instead of {parent_channels}; train before use"
-        )
-    network.load_state_dict(network.state_dict() | state)
-    save_weights(network, bundle / "models" / "model.pt")
-    return said
+    body = {key: value for key, value in before.state_dict().items() if not key.startswith("head.")}
+    network.load_state_dict(network.state_dict() | body)
+    save_weights(network, target)
+    return (
+        f"those of {origin} but for the head, which is drawn anew (seed {HEAD_SEED}): {channels} output channels "
+        f"instead of {parent_channels}; train before use"
+    )
 
 
 def _describe(parent: dict[str, Any], name: str, labels: Sequence[str], pretrained: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from mobileutr_monai.data.images import to_mode
 
 __all__ = ["draw_contours", "draw_volume", "to_grey"]
 
-COLOURS = ((255, 64, 64), (64, 220, 255), (255, 220, 64), (120, 255, 96), (230, 110, 255), (255, 150, 60))
-"""Contour colours of labels 1, 2, ..., repeated when there are more."""
+COLOURS = ((80, 255, 80), (255, 80, 255), (255, 220, 64), (64, 220, 255), (255, 150, 60), (255, 64, 64))
+"""Contour colours of labels 1, 2, ..., repeated when there are more: first those that tissue does not have."""
 
 MIN_VIEW_SIDE = 256
 """Small volumes are enlarged, by a whole number, until the picture's shorter side has this many pixels."""
@@ -25,13 +25,14 @@ PIXELS_PER_LINE_WIDTH = 250
 
 
 def draw_contours(image: Image.Image, label: np.ndarray) -> Image.Image:
-    """Draws the inner contour of every label on an image.
+    """Draws the inner contour of every label on an image, with a black line around it that sets it off.
 
     Shape:
         - label: (rows, columns), integer, of the image's size.
     """
     canvas = np.array(to_mode(image, "RGB"))
     width = max(1, round(max(label.shape) / PIXELS_PER_LINE_WIDTH))
+    canvas[ndimage.binary_dilation(label > 0) & (label == 0)] = 0
     for value in np.unique(label[label > 0]):
         region = label == value
         inner = ndimage.binary_erosion(region, iterations=width, border_value=0)

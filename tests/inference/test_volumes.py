@@ -107,7 +107,7 @@ def test_overlay_shows_the_patients_left_on_the_right_and_the_head_up():
     label[5:11, 28:34, 24:36] = 1  # RAS: left, front, up
     for affine, order in ((np.eye(4), (1, 1)), (np.diag([-1.0, -1.0, 1.0, 1.0]), (-1, -1))):
         picture = np.asarray(draw_volume(volume, label[:: order[0], :: order[1]], affine))
-        rows, columns = np.nonzero(picture[..., 0] > 200)
+        rows, columns = np.nonzero(picture[..., 1] > 200)
         side = picture.shape[1] // 3
         axial = columns < side
         assert columns[axial].mean() > side / 2

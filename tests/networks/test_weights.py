@@ -12,6 +12,7 @@ import torch
 from reference import SHAPES, make_weights
 
 from mobileutr_monai.networks import MobileUtr, convert_official_state_dict, load_weights
+from mobileutr_monai.networks.weights import read_official_checkpoint, recognise_network
 
 Weights = dict[str, torch.Tensor]
 Wrap = Callable[[Weights], dict[str, Any]]
@@ -60,6 +61,36 @@ def test_every_official_entry_has_its_counterpart(name: str) -> None:
     converted = convert_official_state_dict(weights)
     assert len(converted) == len(weights)
     MobileUtr(*NETWORKS[name]).load_state_dict(converted, strict=True)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_recognises_the_network_by_its_shapes(name: str) -> None:
+    assert recognise_network(convert_official_state_dict(make_weights(name))) == NETWORKS[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head.weight": None}, "cannot be recognised without head.weight"),
+        ({"head.weight": torch.zeros(1, 16, 1, 1, 1)}, "both must be those of 2D or of 3D"),
+        ({"stem.conv.weight": torch.zeros(24, 3, 3, 3)}, "gives 24 channels, no variant does"),
+    ],
+)
+def test_says_why_a_network_is_not_recognised(changes: Weights, message: str, network: MobileUtr) -> None:
+    state = {key: value for key, value in (network.state_dict() | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        recognise_network(state)
+
+
+def test_names_every_entry_that_an_official_checkpoint_lacks(official: Weights, tmp_path: Path) -> None:
+    for key in ("head.bias", "Up1.up.1.bias"):
+        official = {name: value for name, value in official.items() if name != key}
+    torch.save(official | {"head.weight": torch.zeros(2, 16, 3, 3)}, tmp_path / "part.pth")
+    with pytest.raises(ValueError) as caught:
+        read_official_checkpoint(tmp_path / "part.pth")
+    assert "2 entries missing (up0.1.conv.bias, head.bias)" in str(caught.value)
+    assert "1 entries of another shape (head.weight)" in str(caught.value)
+    assert "recognised as spatial_dims 2, variant base, in_channels 3, out_channels 2" in str(caught.value)
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
