@@ -20,8 +20,8 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Converts any Pillow image to ``"RGB"`` or ``"L"`` (grey): grey, colour, palette, 1-bit, 16-bit and float images.
 
     Transparency is dropped, not blended: annotation tools store the image under it. Deep grey is scaled to 8 bit, which
-    Pillow's own ``convert`` would clip: 16 bit by its full range, floats in [0, 1] by 255, and what lies outside
-    of these ranges from the image's own lowest to its highest value. Floats in [0, 255] keep their values.
+    Pillow's own ``convert`` would clip: floats in [0, 1] by 255, values above 255 by the highest one (10, 12 and 16
+    bit alike), negative ones from the lowest to the highest. Others in [0, 255] keep their values.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_scale_to_8_bit(np.asarray(image)))
@@ -58,11 +58,11 @@ def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:
     finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
     floating = np.issubdtype(values.dtype, np.floating)
-    if low < 0 or high > (255 if floating else 65535):
+    if low < 0:
         finite = (finite - low) * (255 / (high - low))
-    elif not floating:
-        finite = finite * (1 / 257)
-    elif high <= 1:
+    elif high > 255:
+        finite = finite * (255 / high)
+    elif floating and high <= 1:
         finite = finite * 255
     return finite.astype(np.uint8)
 

@@ -35,9 +35,11 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
         logging.getLogger("monai").setLevel(logging.ERROR)
         from monai.bundle import ConfigWorkflow
 
+        logging.disable(logging.WARNING)  # that there is no logging file
         workflow = ConfigWorkflow(
             config_file=str(config_file), meta_file=str(meta_file), logging_file=False, workflow_type="inference"
         )
+        logging.disable(logging.NOTSET)
         values = {
             "bundle_root": str(bundle.resolve()),
             "dataset_dir": str(dataset_dir),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from mobileutr_monai.data.cases import InputCase, InputKind, UnusedFile, find_cases
@@ -126,10 +127,10 @@ class BatchRunner:
         except KeyboardInterrupt:
             print("stopped; the same command goes on where it was", file=sys.stderr)
             raise SystemExit(1) from None
+        if counts:
+            numbers = f"{counts['ok']} cases segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+            print(f"{numbers}; see {self.output_dir / 'report.csv'}", file=sys.stderr)
         if counts.get("failed"):
-            report = self.output_dir / "report.csv"
-            tried = counts["failed"] + counts["ok"]
-            print(f"{counts['failed']} of {tried} cases failed; the reasons are in {report}", file=sys.stderr)
             raise SystemExit(1)
 
     def load_network(self) -> None:
@@ -179,6 +180,8 @@ class BatchRunner:
         writer = CaseWriter(
             self.output_dir, self.segment_labels, algorithm, self.output_format, self.overlays, self.whole_overlays
         )
+        for case in todo:
+            writer.clear(case)
         with tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress:
             for rows in _Run(self.segmenter, writer, self.labels, self.batch_size, self.workers).segment(todo):
                 for row in rows:
@@ -213,7 +216,7 @@ class BatchRunner:
         modalities = self.metadata["modalities"]
         if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
             detail = (
-                f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; any_modality takes it"
+                f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; --any-modality takes it"
             )
             return CaseError(Reason.MODALITY.value, detail, skipped=True)
         return None
@@ -296,7 +299,7 @@ class _Run:
         try:
             data: dict[str, Any] | CaseError = self.segmenter.read(case.paths)
         except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
-            data = _case_error(Reason.UNREADABLE, error)
+            data = _case_error(Reason.UNREADABLE, _explain(case, error))
         return case, data, time.perf_counter() - started
 
     def _infer(
@@ -383,6 +386,7 @@ class _Run:
                 setattr(row, name, value)
             row.confidence = round(confidence[index], 4) if index in confidence else None
             row.flag = "" if measurement.pixels else "nothing found"
+            row.detail = self.writer.why_no_overlay(case)
             rows.append(row)
         return rows
 
@@ -412,9 +416,27 @@ def _case_error(reason: Reason, error: BaseException) -> CaseError:
     return CaseError(reason.value, detail)
 
 
+def _explain(case: InputCase, error: Exception) -> Exception:
+    """Returns what is wrong with a file in plainer words, where they can be had."""
+    try:
+        if case.paths[0].stat().st_size == 0:
+            return ValueError("the file is empty")
+        if case.kind is InputKind.IMAGE:
+            with Image.open(case.paths[0]) as image:
+                image.load()
+    except UnidentifiedImageError:
+        return ValueError("the file is cut off, or not the image that its name says")
+    except Exception as plainer:  # noqa: BLE001 - Pillow's own words for a picture that it cannot decode
+        return plainer
+    return error
+
+
 def _identify_input(case: InputCase) -> str:
-    """Returns a short hash of the sizes and times of a case's files, which changes when they do."""
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+    """Returns a short hash of the sizes and times of a case's files, which changes when they do; empty without them."""
+    try:
+        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+    except OSError:  # the reason comes when it is read
+        return ""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

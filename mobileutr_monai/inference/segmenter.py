@@ -59,7 +59,7 @@ class Segmenter:
         """Returns a dictionary with the preprocessed ``image`` of a file, or of the files of a series.
 
         Raises:
-            ValueError: the file has another number of dimensions or channels than the network takes.
+            ValueError: the file has another number of dimensions or channels than the network takes, or has NaN.
         """
         source = [str(path) for path in paths]
         return self._checked(self.preprocessing({"image": source if len(source) > 1 else source[0]}))
@@ -80,6 +80,8 @@ class Segmenter:
             raise ValueError(
                 f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {channels} and {dims}"
             )
+        if not torch.isfinite(data["image"]).all():
+            raise ValueError("has values that are no numbers (NaN or infinite); replace them")
         return data
 
     @torch.inference_mode()

@@ -27,6 +27,10 @@ FORMATS = ("auto", "plain")
 """``auto``: DICOM stills and series become DICOM SEG. ``plain``: they become PNG and NIfTI, as other inputs do."""
 
 
+ENDINGS = ("_mask.png", "_mask.nii.gz", "_seg.dcm", "_overlay.png", "_overlay.dcm")
+"""What the names of all results end in."""
+
+
 @dataclass(frozen=True)
 class CaseWriter:
     """Writes the label map of a case, and its overlay.
@@ -46,6 +50,21 @@ class CaseWriter:
     output_format: str
     overlays: bool
     whole_overlays: bool
+
+    def clear(self, case: InputCase) -> None:
+        """Removes what an earlier run may have left of a case."""
+        for ending in ENDINGS:
+            _named(self.folder / case.output, ending).unlink(missing_ok=True)
+
+    def why_no_overlay(self, case: InputCase) -> str:
+        """Returns why a case gets no overlay although they are asked for; empty if it gets one."""
+        if not self.overlays:
+            return ""
+        if not self._may_be_shown(case):
+            return "no overlay: it states no regions of tissue, and a name may be burned in; --whole-overlays draws it"
+        if case.kind is InputKind.CINE and not _can_be_referred_to(case):
+            return "no overlay: a capture cannot refer to a file without UIDs"
+        return ""
 
     def write(self, case: InputCase, label: np.ndarray) -> tuple[Path, tuple[float, ...] | None]:
         """Writes a label map of anything but a cine; returns its file and the mm along its axes, if known.
