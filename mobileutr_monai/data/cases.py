@@ -84,6 +84,8 @@ class UnusedFile:
     reason: str
     detail: str
     failed: bool
+    study_uid: str = ""
+    series_uid: str = ""
 
 
 class FoundInputs(NamedTuple):
@@ -124,8 +126,15 @@ def find_cases(folder: str | Path) -> FoundInputs:
         for (first, kind, paths, case), output in zip(drafts, outputs, strict=True)
     ]
     unused += [
-        UnusedFile(_relative(min(p.paths), root), p.reason.value, p.detail, failed=not p.reason.is_skip)
-        for p in found.problems
+        UnusedFile(
+            name=_relative(min(problem.paths), root),
+            reason=problem.reason.value,
+            detail=f"{problem.detail}; {len(problem.paths)} files" if len(problem.paths) > 1 else problem.detail,
+            failed=not problem.reason.is_skip,
+            study_uid=problem.study_uid,
+            series_uid=problem.series_uid,
+        )
+        for problem in found.problems
     ]
     return FoundInputs(cases, sorted(unused, key=lambda file: file.name))
 

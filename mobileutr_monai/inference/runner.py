@@ -170,7 +170,9 @@ class BatchRunner:
             logger.warning("going on from an earlier run: %d of %d cases are done", len(done), len(wanted))
         for file in found.unused:
             status = "failed" if file.failed else "skipped"
-            ledger.append([Row(case=file.name, status=status, reason=file.reason, detail=file.detail)])
+            row = Row(case=file.name, status=status, reason=file.reason, detail=file.detail)
+            row.study_uid, row.series_uid = file.study_uid, file.series_uid
+            ledger.append([row])
         for case in found.cases:
             error = rejected[case.name]
             if error is not None:

@@ -70,6 +70,12 @@ def test_keeps_what_the_pixels_show(mode: str, example: Example) -> None:
     assert np.asarray(grey).tolist() == [example.grey]
 
 
+@pytest.mark.parametrize("factor", [1, 4, 16, 257], ids=["8 bit", "10 bit", "12 bit", "16 bit"])
+def test_grey_in_16_bit_words_keeps_its_levels_however_deep_it_is(factor: int) -> None:
+    image = Image.fromarray((np.arange(256, dtype=np.uint16) * factor).reshape(16, 16))
+    assert np.abs(np.asarray(to_mode(image, "L")).ravel().astype(int) - np.arange(256)).max() <= 1
+
+
 def test_16_bit_grey_uses_the_full_range() -> None:
     image = Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16))
     assert np.array_equal(np.asarray(to_mode(image, "L")).ravel(), np.arange(256))

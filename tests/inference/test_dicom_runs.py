@@ -116,8 +116,10 @@ def test_overlays_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_p
     (tmp_path / "in").mkdir()
     for name in ("OBXXXX1A_rle.dcm", "US1_J2KR.dcm"):  # with regions, and without
         shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
-    run(IMAGES, tmp_path / "in", tmp_path / "out")
+    rows = run(IMAGES, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out" / "US1_J2KR_overlay.png").exists()
+    assert "no overlay" in rows["US1_J2KR.dcm"]["detail"]
+    assert rows["OBXXXX1A_rle.dcm"]["detail"] == ""
     picture = np.array(Image.open(tmp_path / "out" / "OBXXXX1A_rle_overlay.png"))
     assert picture.any()
     assert not picture[:20].any(), "the banner"

@@ -196,6 +196,31 @@ def test_another_setting_or_another_input_is_done_again(make_runner, folder, tmp
     assert changed == "input" or f"had other {changed}" in caplog.text
 
 
+def test_what_an_earlier_run_left_of_a_case_is_gone_when_it_is_done_again(make_runner, folder, tmp_path):
+    make_runner().run()
+    (folder / "a.jpg").write_bytes(b"broken since")
+    with pytest.raises(SystemExit):
+        make_runner(overlays=False).run()
+    left = {path.name for path in (tmp_path / "out").rglob("*.png")}
+    assert left == {"B_mask.png", "c_mask.png"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "detail"),
+    [
+        ("empty.png", b"", "the file is empty"),
+        ("text.png", b"not an image", "cut off, or not the image that its name says"),
+        ("cut.jpg", None, "truncated"),
+    ],
+)
+def test_says_in_plain_words_what_is_wrong_with_a_file(make_runner, folder, tmp_path, name, content, detail):
+    (folder / name).write_bytes((folder / "a.jpg").read_bytes()[:3000] if content is None else content)
+    with pytest.raises(SystemExit):
+        make_runner().run()
+    row = next(row for row in read_report(tmp_path / "out") if row["case"] == name)
+    assert detail in row["detail"]
+
+
 def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
     make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).run()
     lines = capsys.readouterr().out.splitlines()

@@ -93,6 +93,16 @@ def test_another_number_of_dimensions_costs_only_that_file(run, tmp_path, shape,
     assert rows["good.nii.gz", "anterior"]["status"] == "ok"
 
 
+def test_a_voxel_that_is_no_number_is_an_error_and_not_an_empty_mask(run, tmp_path):
+    image = nib.load(SAMPLE)
+    values = np.asarray(image.dataobj, dtype=np.float32).copy()
+    values[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "in" / "nan.nii.gz")
+    (row,) = run(overlays=False).values()
+    assert (row["status"], row["reason"]) == ("failed", "unreadable image")
+    assert "NaN" in row["detail"]
+
+
 def test_a_run_writes_the_same_bytes_again(run, tmp_path):
     nib.save(nib.load(SAMPLE), tmp_path / "in" / "a.nii.gz")
     run(overlays=False)
