@@ -127,7 +127,8 @@ def test_the_papers_recipe_is_one_override(bundle, small, monai_bundle, tmp_path
 
 def test_a_killed_training_goes_on_from_anywhere_to_the_same_weights(bundle, small, monai_bundle, tmp_path):
     arguments = ("run", "--bundle_root", bundle, "--config_file", bundle / "configs" / "train.json")
-    arguments += (*small[:-1], "8")
+    # In bfloat16, 3D convolutions on a CPU with AMX round differently from run to run, stopped or not.
+    arguments += (*small[:-1], "8", "--precision", "float32")
 
     def target(name: str) -> tuple:
         return ("--output_dir", tmp_path / name, "--ckpt_dir", tmp_path / name / "models")
