@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mobileutr_monai.data.images import to_mode
+from mobileutr_monai.data.images import open_image, to_mode
 
 __all__ = [
     "NEAR_DUPLICATE_CORRELATION",
@@ -85,10 +85,5 @@ def group_pairs(names: Iterable[str], pairs: Iterable[Sequence]) -> list[list[st
 
 
 def _read_thumbnail(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return make_thumbnail(image)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read: {error}") from error
+    with open_image(path, "image") as image:
+        return make_thumbnail(image)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
-__all__ = ["GREY_SPREAD", "TRANSPARENT_MODES", "to_mask", "to_mode"]
+__all__ = ["GREY_SPREAD", "TRANSPARENT_MODES", "open_image", "to_mask", "to_mode"]
 
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 """Pillow's modes with an alpha channel."""
@@ -14,6 +18,26 @@ GREY_SPREAD = 32
 """Difference of the colour channels, in grey levels, up to which a lossy mask is grey: compression tints it."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+
+
+@contextmanager
+def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
+    """Opens an image; whatever is wrong with it, also when it is decoded, is one error that names it.
+
+    Args:
+        what: what it is called in the error.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{what} {path} cannot be read: {error}") from error
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:

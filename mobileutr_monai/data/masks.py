@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from mobileutr_monai.data.images import to_mask
+from mobileutr_monai.data.images import open_image, to_mask
 
 __all__ = ["MaskCoding", "ValueCounts", "guess_coding", "parse_coding", "read_mask"]
 
@@ -169,13 +168,8 @@ def parse_coding(coding: MaskCoding | Mapping[str, Any] | str, files: str = "cla
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Returns a mask's values as ``to_mask`` gives them; an error names the file."""
-    try:
-        with Image.open(path) as image:
-            return to_mask(image)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask {path} cannot be read: {error}") from error
+    with open_image(path, "mask") as image:
+        return to_mask(image)
 
 
 class ValueCounts:

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.inference.outputs import write_whole
+from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.inference.report import Row
 
 __all__ = ["Ledger"]
@@ -62,8 +62,7 @@ class Ledger:
             logger.warning("an earlier run here had other %s: all cases are done again", ", ".join(changed))
         self._rows = kept
         self._write_all(kept.values())
-        text = json.dumps(self.identity, indent=2, sort_keys=True) + "\n"
-        write_whole(self.identity_path, lambda file: file.write(text.encode()))
+        write_text(self.identity_path, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
         return set(kept)
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -110,4 +109,4 @@ class Ledger:
         writer.writeheader()
         for rows in cases:
             writer.writerows(rows)
-        write_whole(self.path, lambda file: file.write(text.getvalue().encode()))
+        write_text(self.path, text.getvalue())

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.networks.weights import NetworkShape, read_official_checkpoint, save_weights
 
 __all__ = ["convert_checkpoint", "make_official_overlay", "overlay_path"]
@@ -35,10 +36,7 @@ def convert_checkpoint(source: Path, target: Path, official_preprocessing: bool 
     overlay = make_official_overlay(shape) if official_preprocessing else None
     save_weights(network, target)
     if overlay is not None:
-        path = overlay_path(target)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(overlay, indent=4) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(overlay_path(target), json.dumps(overlay, indent=4) + "\n")
     return shape
 
 

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-__all__ = ["save_label_image", "save_label_volume", "save_picture", "write_whole"]
+__all__ = ["save_label_image", "save_label_volume", "save_picture", "write_text", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -26,6 +26,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, whole or not at all."""
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -27,7 +27,7 @@ from mobileutr_monai.data.dicom_errors import DicomError
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import read_segment_labels
 from mobileutr_monai.inference.ledger import Ledger
-from mobileutr_monai.inference.outputs import write_whole
+from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.inference.report import NOTICE, CaseError, Measurement, Reason, Row, measure_frames, measure_labels
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.inference.writers import FORMATS, CaseWriter
@@ -164,7 +164,8 @@ class BatchRunner:
         started = time.perf_counter()
         weights_sha256 = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         input_ids = {case.name: _identify_input(case) for case in wanted}
-        ledger = Ledger(self.output_dir, self._identify_run(weights_sha256), list(self.labels.values()))
+        identity = self._identify_run(weights_sha256)
+        ledger = Ledger(self.output_dir, identity, list(self.labels.values()))
         done = ledger.open(input_ids)
         if done:
             logger.warning("going on from an earlier run: %d of %d cases are done", len(done), len(wanted))
@@ -192,7 +193,7 @@ class BatchRunner:
                 progress.update()
         names = [case.name for case in found.cases] + [file.name for file in found.unused]
         counts = ledger.close(sorted(names))
-        self._write_summary(counts, time.perf_counter() - started, weights_sha256)
+        self._write_summary(counts, time.perf_counter() - started, identity)
         return counts
 
     def _check_options(self) -> None:
@@ -256,7 +257,7 @@ class BatchRunner:
             "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
         }
 
-    def _write_summary(self, counts: Mapping[str, int], seconds: float, weights_sha256: str) -> None:
+    def _write_summary(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> None:
         summary = {
             "notice": NOTICE,
             "cases": dict(counts),
@@ -265,10 +266,9 @@ class BatchRunner:
             "device": str(self.segmenter.device),
             "precision": "float32",
             "python": platform.python_version(),
-            **self._identify_run(weights_sha256),
+            **identity,
         }
-        text = json.dumps(summary, indent=2) + "\n"
-        write_whole(self.output_dir / "report.json", lambda file: file.write(text.encode()))
+        write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
 
 
 class _Run:
@@ -380,6 +380,7 @@ class _Run:
         seconds: float,
     ) -> list[Row]:
         rows = []
+        detail = self.writer.why_no_overlay(case)
         for index, measurement in zip(self.labels, measurements, strict=True):
             row = _row(case, seconds)
             row.output = output.relative_to(self.writer.folder).as_posix()
@@ -388,7 +389,7 @@ class _Run:
                 setattr(row, name, value)
             row.confidence = round(confidence[index], 4) if index in confidence else None
             row.flag = "" if measurement.pixels else "nothing found"
-            row.detail = self.writer.why_no_overlay(case)
+            row.detail = detail
             rows.append(row)
         return rows
 

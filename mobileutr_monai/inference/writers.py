@@ -88,7 +88,7 @@ class CaseWriter:
         else:
             output = _named(base, "_mask.png")
             save_label_image(label, output)
-        return output, _spacing(case)
+        return output, _spacing(case, label.ndim)
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> Path:
         """Writes the label maps of a cine's frames as a NIfTI stack and, as an overlay, a secondary capture.
@@ -122,11 +122,13 @@ class CaseWriter:
 
     def _may_be_shown(self, case: InputCase) -> bool:
         """Whether the picture may be drawn: an ultrasound that does not say where its tissue is may show a name."""
-        return self.whole_overlays or case.dicom is None or case.dicom.modality != "US" or _tissue(case) is not None
+        return (
+            self.whole_overlays or case.dicom is None or case.dicom.modality != "US" or bool(read_tissue(case.paths[0]))
+        )
 
     def _draw_frames(self, case: InputCase, labels: Iterable[np.ndarray]) -> Iterator[Image.Image]:
         """Yields the frames of a DICOM still or cine with contours; of an ultrasound its tissue, black around it."""
-        tissue = None if self.whole_overlays else _tissue(case)
+        tissue = None if self.whole_overlays else read_tissue(case.paths[0])
         for frame, label in zip(iter_frames(case.paths[0], "RGB"), labels, strict=True):
             picture = draw_contours(Image.fromarray(frame), label)
             if tissue is not None:
@@ -135,10 +137,6 @@ class CaseWriter:
                 picture = Image.new("RGB", picture.size)
                 picture.paste(inside, (left, top))
             yield picture
-
-
-def _tissue(case: InputCase) -> tuple[int, int, int, int] | None:
-    return read_tissue(case.paths[0])
 
 
 def _can_be_referred_to(case: InputCase) -> bool:
@@ -161,7 +159,7 @@ def _geometry(case: InputCase) -> nib.nifti1.Nifti1Image:
     return image
 
 
-def _spacing(case: InputCase) -> tuple[float, ...] | None:
+def _spacing(case: InputCase, dimensions: int) -> tuple[float, ...] | None:
     """Returns the mm along the axes of the label map, None where the file does not say."""
     if case.kind is InputKind.IMAGE:
         return None
@@ -174,4 +172,4 @@ def _spacing(case: InputCase) -> tuple[float, ...] | None:
         return None
     unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[source.header.get_xyzt_units()[0]]
     sides = tuple(float(side) * unit for side in nib.affines.voxel_sizes(source.affine))
-    return sides if case.spatial_dims == 3 else (sides[1], sides[0])
+    return sides if dimensions == 3 else (sides[1], sides[0])
