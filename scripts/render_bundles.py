@@ -2,7 +2,8 @@
 
 Layers, later ones win, by MONAI's own merge (``--config_file "['a','b']"``): workflow, family, bundle. In family and
 bundle files the sections ``common``, ``train``, ``inference`` say which configs they go to; a nested id such as
-``train#trainer#max_epochs`` replaces one value.
+``train#trainer#max_epochs`` replaces one value. The ids ``calibration`` and ``engine_verdicts`` come from
+``results/calibration.json`` and ``results/engines.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from monai.bundle.utils import merge_kv
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 WORKFLOWS = {"train": ("common", "train"), "inference": ("common", "inference")}
+RESULTS = (("calibration", "calibration"), ("engines", "engine_verdicts"))
+"""Files in ``results`` that scripts write, and their ids."""
 OVERLAYS = ("evaluate", "paper_recipe", "multi_gpu_train", "multi_gpu_evaluate")
 
 
@@ -42,6 +45,11 @@ def render_bundle(bundle: Path) -> dict[Path, str]:
     for name, sections in WORKFLOWS.items():
         layers = [_read(shared / "workflows" / f"{section}.yaml") for section in sections]
         layers += [source.get(section, {}) for source in (family, own) for section in sections]
+        if name == "inference":
+            layers += [
+                _read_result(bundle, "calibration", "calibration"),
+                _read_result(bundle, "engines", "engine_verdicts"),
+            ]
         rendered[bundle / "configs" / f"{name}.json"] = render_config(layers)
     for name in OVERLAYS:  # merged by MONAI when they are used, so their nested ids and top-level "+" stay as they are
         overlay = {**_read(shared / "workflows" / f"{name}.yaml"), **family.get(name, {}), **own.get(name, {})}
@@ -53,6 +61,12 @@ def render_bundle(bundle: Path) -> dict[Path, str]:
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return content
+
+
+def _read_result(bundle: Path, name: str, key: str) -> dict[str, Any]:
+    """Returns an id that a script has measured, nothing where it was not run."""
+    path = bundle / "results" / f"{name}.json"
+    return {key: json.loads(path.read_text(encoding="utf-8"))[key]} if path.is_file() else {}
 
 
 def _reject_merge_keys(config: Any, where: str) -> None:

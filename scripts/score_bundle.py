@@ -84,6 +84,7 @@ class Scorer:
         runner.load_network()
         self.weights: Path = runner.weights
         self.labels: dict[int, str] = runner.labels
+        self.settings: dict[str, Any] = runner.settings
         self.segmenter = runner.segmenter
         self.to_label_map = Compose(train.get_parsed_content("to_label_map"))
         label_transforms = train.get_parsed_content("label_transforms")
@@ -100,7 +101,7 @@ class Scorer:
 
     def compare(self, item: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Returns scale -> predicted and true label map of one case. Volumes have the scale ``original`` alone."""
-        (result,) = self.segmenter.infer([self.segmenter.read([Path(item["image"])])])
+        (result,) = self.segmenter.infer([self.segmenter.reader.read([Path(item["image"])])])
         pairs = {}
         if self.segmenter.spatial_dims == 2:
             at_network = self.to_label_map({"pred": result["pred"]})["pred"][0]

@@ -1,0 +1,144 @@
+"""Holds every engine's masks against those of ``torch`` in float32, on a list of cases with labels.
+
+An engine is accepted if at most 0.1 % of the pixels of all cases differ, at the images' own size, and if the mean Dice
+over cases and labels changes by under 0.002. One that is not accepted is refused by the runner for this bundle. Writes
+``results/engines.json`` and the id ``engine_verdicts`` of ``configs/inference.json``, as ``render_bundles.py`` does.
+
+Example::
+
+    python scripts/compare_engines.py bundles/breast_ultrasound_segmentation DATA \
+        --datalist bundles/breast_ultrasound_segmentation/datalists/busi_split1.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from calibrate_bundle import measure_dice
+from score_bundle import Scorer, resolve
+from tqdm import tqdm
+
+from mobileutr_monai.export.formats import require
+from mobileutr_monai.inference.engine_choice import (
+    DEFAULT_ENGINE,
+    LARGEST_DICE_CHANGE,
+    LARGEST_PERCENT,
+    find_versions,
+)
+from mobileutr_monai.inference.engines import ENGINES, start_engine
+from mobileutr_monai.inference.runner import hash_file
+
+
+def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the verdict on each engine.
+
+    Args:
+        items: ``image`` and ``label`` of the cases, as paths.
+    """
+    segmenter = scorer.segmenter
+    batch_size = int(getattr(segmenter.inferer, "sw_batch_size", 1))
+    predictors = {
+        name: start_engine(name, segmenter.network, segmenter.device, batch_size) for name in (DEFAULT_ENGINE, *names)
+    }
+    differing = dict.fromkeys(names, 0)
+    worst = dict.fromkeys(names, 0.0)
+    dice: dict[str, list[float]] = {name: [] for name in predictors}
+    pixels = 0
+    for item in tqdm(items, unit="case"):
+        data = segmenter.reader.read([Path(item["image"])])
+        truth = np.asarray(scorer.original_label({"label": item["label"]})["label"][0])
+        masks = {}
+        for name, predictor in predictors.items():
+            segmenter.predictor = predictor
+            (result,) = segmenter.infer([data])
+            masks[name] = segmenter.make_label_map(result)
+            dice[name] += [measure_dice(masks[name] == index, truth == index) for index in scorer.labels]
+        expected = masks[DEFAULT_ENGINE]
+        pixels += expected.size
+        for name in names:
+            count = int((masks[name] != expected).sum())
+            differing[name] += count
+            worst[name] = max(worst[name], 100 * count / expected.size)
+    verdicts = {}
+    for name in names:
+        percent = 100 * differing[name] / pixels
+        change = float(np.mean(dice[name]) - np.mean(dice[DEFAULT_ENGINE]))
+        verdicts[name] = {
+            "accepted": percent <= LARGEST_PERCENT and abs(change) < LARGEST_DICE_CHANGE,
+            "percent_differing": round(percent, 5),
+            "percent_differing_worst_case": round(worst[name], 5),
+            "dice_change": round(change, 6),
+        }
+    return verdicts
+
+
+def read_earlier(path: Path, subject: dict[str, Any], cases: dict[str, Any]) -> dict[str, Any]:
+    """Returns earlier verdicts on the same weights, settings and cases."""
+    if not path.is_file():
+        return {}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    known: dict[str, Any] = results["engine_verdicts"]
+    same = all(known[key] == value for key, value in subject.items())
+    return known["engines"] if same and all(results.get(key) == value for key, value in cases.items()) else {}
+
+
+def main() -> None:
+    """Compares and writes the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("dataset_dir", type=Path, help="folder that the datalist's paths are relative to")
+    parser.add_argument("--datalist", type=Path, required=True)
+    parser.add_argument("--section", default="validation", help="list of cases (default: validation)")
+    names = [name for name, engine in ENGINES.items() if name != DEFAULT_ENGINE and "cpu" in engine.devices]
+    usual = [name for name in names if ENGINES[name].measured]
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=names,
+        default=usual,
+        metavar="NAME",
+        help=f"of {', '.join(names)}; others keep "
+        "what was measured of them on the same list (default: those that auto chooses among)",
+    )
+    parser.add_argument("--limit", type=int, help="only every n-th case, so that at most this many are compared")
+    arguments = parser.parse_args()
+
+    for name in arguments.engines:
+        require(ENGINES[name].packages, ENGINES[name].extra, f"engine {name}")
+    scorer = Scorer(arguments.bundle, {})
+    datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
+    listed = datalist[arguments.section]
+    step = -(-len(listed) // arguments.limit) if arguments.limit else 1
+    items = [resolve(item, arguments.dataset_dir) for item in listed[::step]]
+    output = arguments.bundle / "results" / "engines.json"
+    subject = {"weights_sha256": hash_file(scorer.weights), "settings": scorer.settings}
+    cases = {"datalist": arguments.datalist.name, "section": arguments.section}
+    cases |= {"cases": len(items), "of": len(listed)}
+    verdicts = {
+        **subject,
+        "engines": read_earlier(output, subject, cases) | compare_engines(scorer, arguments.engines, items),
+    }
+    results = {
+        "engine_verdicts": verdicts,
+        **cases,
+        "limits": {"percent_differing": LARGEST_PERCENT, "dice_change": LARGEST_DICE_CHANGE},
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": find_versions(),
+    }
+    text = json.dumps(results, indent=1) + "\n"
+    output.write_text(text, encoding="utf-8")
+    config = arguments.bundle / "configs" / "inference.json"
+    content = json.loads(config.read_text(encoding="utf-8")) | {"engine_verdicts": verdicts}
+    config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
