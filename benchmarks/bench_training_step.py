@@ -21,20 +21,14 @@ Example::
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import monai
 import torch
+from measuring import describe_machine, summarise, take_turns, write_json
 from monai.losses import DiceCELoss
 from torch.nn import functional as F
 
@@ -46,7 +40,6 @@ from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
 STEPS_PER_TURN = 3
 EQUALITY_TOLERANCE = 1e-10
 """Largest difference in float64 between the plain version's logits and ours, as for the authors' own logits."""
-CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 
 class Version(NamedTuple):
@@ -91,20 +84,13 @@ class TrainingStep:
         self.image = torch.randn(batch_size, 3, size, size)
         self.label = (torch.rand(batch_size, 1, size, size) > 0.5).float()
 
-    def run(self) -> float:
-        """Runs one step and returns its seconds."""
-        start = time.perf_counter()
-        self.optimizer.zero_grad()
-        loss = self.loss(self.inferer(self.image, self.network), self.label)
-        loss.backward()
-        self.optimizer.step()
-        return time.perf_counter() - start
-
-    def turn(self) -> list[float]:
-        """Returns the seconds of the timed steps of one turn."""
+    def run(self) -> None:
+        """Runs one step."""
         with swap_attention(explicit_attention) if self.version.explicit_attention else nullcontext():
-            self.run()
-            return [self.run() for _ in range(STEPS_PER_TURN)]
+            self.optimizer.zero_grad()
+            loss = self.loss(self.inferer(self.image, self.network), self.label)
+            loss.backward()
+            self.optimizer.step()
 
 
 @torch.no_grad()
@@ -130,56 +116,11 @@ def check_plain_equals_ours(size: int) -> float:
     return difference
 
 
-def measure(batch_size: int, size: int, rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every timed step of every version."""
-    steps = [TrainingStep(version, batch_size, size) for version in VERSIONS]
-    for step in steps:
-        step.turn()
-    seconds: dict[str, list[float]] = {version.name: [] for version in VERSIONS}
-    for _ in range(rounds):
-        for step in steps:
-            seconds[step.version.name] += step.turn()
-        steps.reverse()
-    return seconds
-
-
-def summarise(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Returns a row per version: median, quartiles, and how many times faster than ``plain`` its median is."""
-    plain = statistics.median(seconds["plain"])
-    rows = []
-    for version in VERSIONS:
-        q1, median, q3 = statistics.quantiles(seconds[version.name], n=4, method="inclusive")
-        rows.append(
-            {
-                "version": version.name,
-                "median_s": median,
-                "q1_s": q1,
-                "q3_s": q3,
-                "speedup": plain / median,
-                "samples_s": seconds[version.name],
-            }
-        )
-    return rows
-
-
-def describe_machine() -> dict[str, Any]:
-    """Returns what the times depend on: CPU, its flags, threads, versions, load."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    fields = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    model = fields.get("model name", "").lstrip("\t: ") or platform.processor() or platform.machine()
-    return {
-        "cpu": model,
-        "flags": [flag for flag in CPU_FLAGS if flag in fields.get("flags", "").split()],
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "monai": monai.__version__,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+def measure(batch_size: int, size: int, rounds: int) -> list[dict[str, Any]]:
+    """Returns a row per version, see ``summarise``."""
+    steps = {version.name: TrainingStep(version, batch_size, size).run for version in VERSIONS}
+    rows = summarise(take_turns(steps, rounds, STEPS_PER_TURN), VERSIONS[0].name)
+    return [{"version": name, **row} for name, row in rows.items()]
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
@@ -214,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     machine = describe_machine()
     difference = check_plain_equals_ours(options.size)
-    rows = summarise(measure(options.batch_size, options.size, options.rounds))
+    rows = measure(options.batch_size, options.size, options.rounds)
     print(f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['threads']} threads, torch {machine['torch']}")
     print(
         f"batch {options.batch_size} at {options.size} x {options.size}; logits agree to {difference:.1e} in float64\n"
@@ -224,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = {name: getattr(options, name) for name in ("rounds", "batch_size", "size")}
         settings |= {"steps_per_turn": STEPS_PER_TURN, "network": "MobileUtr 2D base, 3 channels in, 1 out"}
         report = {"settings": settings, "machine": machine, "float64_difference": difference, "versions": rows}
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(options.output, report)
 
 
 if __name__ == "__main__":

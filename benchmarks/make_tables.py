@@ -1,0 +1,231 @@
+"""Writes the tables of measurements into README.md and docs/performance.md from the JSON of the benchmarks.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; ``--check`` writes nothing and fails when
+one is not what the JSON says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Returns a benchmark's result."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def to_table(head: list[str], rows: list[list[str]]) -> str:
+    """Returns a table in Markdown, numbers to the right."""
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Returns a sentence on the machine of a result."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "onnxruntime", "openvino") if name in machine)
+    load = machine["load_average"]
+    return (
+        f"\n{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cpus']} CPUs, {machine['threads']} threads, "
+        f"{versions}; load average when it began {load:.1f}; {machine['date'][:10]}.\n"
+    )
+
+
+def tell_times(row: dict[str, Any]) -> str:
+    """Returns median and quartiles in milliseconds."""
+    return f"{1e3 * row['median_s']:.0f} ({1e3 * row['q1_s']:.0f} - {1e3 * row['q3_s']:.0f})"
+
+
+def make_network() -> str:
+    """Speed and size of networks and engines."""
+    result = read("network")
+    head = ["version", "one image, ms", "times", "by CPU time", "batch of 8, ms", "times", "by CPU time", "peak MB"]
+    rows = []
+    for name, row in result["networks"].items():
+        cells = [name]
+        for batch in ("batch_1", "batch_8"):
+            cells += [tell_times(row[batch]), f"{row[batch]['speedup']:.2f}", f"{row[batch]['cpu_speedup']:.2f}"]
+        rows.append([*cells, f"{row['peak_mb_batch_8']:.0f}" if "peak_mb_batch_8" in row else ""])
+    return to_table(head, rows) + describe(result)
+
+
+def make_sizes() -> str:
+    """Parameters, MACs and file sizes of the networks."""
+    networks = read("network")["networks"]
+    rows = [
+        [
+            "MobileUtr" if name == "plain" else name,
+            f"{row['parameters']:,}",
+            f"{row['gmac']:.2f}",
+            f"{row['file_mb']:.1f}",
+        ]
+        for name, row in networks.items()
+        if not name.startswith("engine ")
+    ]
+    return to_table(["network", "parameters", "GMAC of 256 x 256", "file, MB"], rows)
+
+
+def make_engines() -> str:
+    """Engines at several sizes."""
+    result = read("engines")
+    rows = [
+        [
+            f"{case}, {name}",
+            tell_times(row),
+            f"{row['speedup']:.2f}",
+            f"{row['cpu_speedup']:.2f}",
+            f"{row['ready_s']:.2f}",
+        ]
+        for case, engines in result["cases"].items()
+        for name, row in engines.items()
+    ]
+    head = ["batch, engine", "ms", "times torch", "by CPU time", "ready in, s"]
+    return to_table(head, rows) + describe(result)
+
+
+def make_verdicts() -> str:
+    """What engines' masks differ in."""
+    rows = []
+    for path in sorted((ROOT / "bundles").glob("*/results/engines.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        for name, row in result["engine_verdicts"]["engines"].items():
+            bundle = path.parents[1].name.removesuffix("_segmentation")
+            verdict = "accepted" if row["accepted"] else "refused"
+            numbers = [
+                f"{row[key]:.5f}" for key in ("percent_differing", "percent_differing_worst_case", "dice_change")
+            ]
+            rows.append([f"{bundle}, {name}", f"{result['cases']} of {result['of']}", *numbers, verdict])
+    head = ["bundle, engine", "cases", "% of pixels", "worst case, %", "change of mean Dice", "verdict"]
+    return to_table(head, rows)
+
+
+def make_batch() -> str:
+    """Batch inference over PNGs."""
+    result = read("batch_engines")
+    rows = [
+        [name, f"{row['images_per_second']:.1f}", f"{row['share_of_engine']:.2f}"]
+        for name, row in result["versions"].items()
+    ]
+    return to_table(["version", "images a second", "share of the engine alone"], rows) + describe(result)
+
+
+def make_startup() -> str:
+    """How long commands take to begin."""
+    result = read("startup")
+    rows = [
+        [
+            f"`{name}`",
+            f"{row['median_s']:.2f}",
+            f"{row['q1_s']:.2f} - {row['q3_s']:.2f}",
+            f"{row['cpu_median_s']:.2f}",
+        ]
+        for name, row in result["commands"].items()
+    ]
+    return to_table(["command", "median, s", "interquartile range", "CPU time, s"], rows) + describe(result)
+
+
+def make_profile() -> str:
+    """Where the time of OpenVINO goes."""
+    result = read("profile")
+    rows = [
+        [
+            f"{engine}, {kind}",
+            str(row["operators"]),
+            f"{row['ms']:.1f}",
+            f"{row['percent']:.1f}",
+            f"{row['gb_per_s']:.1f}",
+        ]
+        for engine, found in result["engines"].items()
+        for kind, row in found["operators"].items()
+        if row["percent"] >= 1
+    ]
+    ceilings, head = result["ceilings"], ["engine, type of operator", "number", "ms", "% of the time", "GB/s"]
+    text = (
+        f"\nCeilings of one thread: {ceilings['copy_memory_gb_per_s']:.0f} GB/s from and to memory, "
+        f"{ceilings['copy_cache_gb_per_s']:.0f} GB/s within the second-level cache, "
+        f"{ceilings['gemm_float32_gflop_per_s']:.0f} GFLOP/s in float32, "
+        f"{ceilings['gemm_bfloat16_gflop_per_s']:.0f} in bfloat16.\n"
+    )
+    for engine, found in result["engines"].items():
+        rates = " and ".join(f"{rate:.0f} in {name} layers" for name, rate in found["gflop_per_s"].items())
+        text += f"{engine}: {found['total_ms']:.0f} ms, GFLOP/s: {rates}.\n"
+    return to_table(head, rows) + text + describe(result)
+
+
+def make_training() -> str:
+    """Whole epochs of training."""
+    result = read("training")
+    rows = [
+        [
+            name,
+            f"{row['images_per_second']:.2f}",
+            f"{row['median_s']:.1f}",
+            f"{row['speedup']:.2f}",
+            f"{row['cpu_speedup']:.2f}",
+        ]
+        for name, row in result["versions"].items()
+    ]
+    head = ["version", "images a second", "s an epoch", "times", "by CPU time"]
+    return to_table(head, rows) + describe(result)
+
+
+def make_memory() -> str:
+    """Peak memory against the input's size."""
+    result = read("memory")
+    rows = [
+        [
+            f"{row['bundle'].removesuffix('_segmentation')}, {' x '.join(map(str, row['size']))}",
+            f"{row['peak_mb']:,}",
+            f"{row['imports_mb']:,}",
+            f"{row['window_mb']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return to_table(["bundle, size", "peak, MB", "after imports, MB", "network, MB"], rows) + describe(result)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "network": make_network,
+    "sizes": make_sizes,
+    "engines": make_engines,
+    "verdicts": make_verdicts,
+    "batch": make_batch,
+    "startup": make_startup,
+    "profile": make_profile,
+    "training": make_training,
+    "memory": make_memory,
+}
+
+
+def main() -> int:
+    """Writes the pages; with ``--check``, returns 1 if anything would be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a table is stale")
+    arguments = parser.parse_args()
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        made = MARK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+        if made != text:
+            stale.append(page)
+            if not arguments.check:
+                page.write_text(made, encoding="utf-8")
+    for page in stale:
+        print(f"{'stale' if arguments.check else 'wrote'}: {page.relative_to(ROOT)}")
+    return int(bool(stale) and arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What the benchmarks share: versions that take turns, medians with quartiles, the machine, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import monai
+import torch
+
+__all__ = ["Sample", "describe_machine", "read_peak_mb", "summarise", "take_turns", "write_json"]
+
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
+
+
+class Sample(NamedTuple):
+    """Seconds of one call: on the wall's clock, and of this process and those it started and waited for on all CPUs,
+    whatever else runs beside it."""
+
+    wall: float
+    cpu: float
+
+
+def take_turns(versions: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, list[Sample]]:
+    """Returns the times of every timed call of every version.
+
+    The versions take turns, in an order that turns around from round to round, so that a machine that slows down or is
+    shared slows all of them. A turn is one call that is not timed, then ``repeats`` that are.
+    """
+    samples: dict[str, list[Sample]] = {name: [] for name in versions}
+    order = list(versions)
+    for _ in range(rounds):
+        for name in order:
+            versions[name]()
+            for _ in range(repeats):
+                wall, cpu = time.perf_counter(), read_cpu_seconds()
+                versions[name]()
+                samples[name].append(Sample(time.perf_counter() - wall, read_cpu_seconds() - cpu))
+        order.reverse()
+    return samples
+
+
+def read_cpu_seconds() -> float:
+    """Returns the seconds that this process and those that it waited for have computed on all CPUs."""
+    used = os.times()
+    return time.process_time() + used.children_user + used.children_system
+
+
+def summarise(samples: Mapping[str, list[Sample]], base: str) -> dict[str, dict[str, Any]]:
+    """Returns for each version median, quartiles, samples, and how many times faster than ``base`` its median is.
+
+    Ratios of CPU seconds tell less work from better use of the CPUs; on a shared machine they are the steadier ones.
+    """
+    rows = {}
+    wall_base, cpu_base = (statistics.median(values) for values in zip(*samples[base], strict=True))
+    for name, values in samples.items():
+        walls = [sample.wall for sample in values]
+        q1, median, q3 = statistics.quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else walls * 3
+        cpu = statistics.median(sample.cpu for sample in values)
+        rows[name] = {
+            "median_s": median,
+            "q1_s": q1,
+            "q3_s": q3,
+            "speedup": wall_base / median,
+            "cpu_median_s": cpu,
+            "cpu_speedup": cpu_base / cpu if cpu else None,
+            "samples_s": walls,
+        }
+    return rows
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns what the times depend on: CPU, its flags, threads, versions, load."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    fields = dict(line.split("\t", 1) for line in lines if "\t" in line)
+    model = fields.get("model name", "").lstrip("\t: ") or platform.processor() or platform.machine()
+    return {
+        "cpu": model,
+        "flags": [flag for flag in CPU_FLAGS if flag in fields.get("flags", "").split()],
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        **{name: found for name in ("onnxruntime", "openvino") if (found := _find_version(name))},
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def read_peak_mb() -> float:
+    """Returns the largest resident memory of this process so far (Linux).
+
+    Not ``ru_maxrss``, which a new program takes over from the process that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Writes a result, if a file is asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _find_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Networks and bundles as files for other runtimes, reopened and compared."""

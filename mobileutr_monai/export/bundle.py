@@ -1,0 +1,239 @@
+"""A bundle's network as one file for another runtime, held against the bundle itself before it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+from scipy.ndimage import zoom
+
+from mobileutr_monai.data.pictures import to_mode
+from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
+from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
+from mobileutr_monai.networks import fold_network, load_weights
+
+__all__ = ["LARGEST_PERCENT", "Exported", "export_bundle"]
+
+LARGEST_PERCENT = 0.1
+"""Percent of a label map's pixels, over all compared images, that an export may label otherwise than the bundle."""
+
+NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
+MAX_SAMPLES = 8
+_SEEDED_SIDES = {2: ((256, 256), (300, 420), (777, 513), (96, 128)), 3: ((48, 56, 40),)}
+_EXAMPLE_SIDES = (300, 420)
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        files: the exported file, or files.
+        report: JSON: what was compared, and how far it agrees.
+        content: of the report.
+    """
+
+    files: list[Path]
+    report: Path
+    content: dict[str, Any]
+
+
+def export_bundle(
+    bundle: Path, file_format: str, output: Path, raw: bool = False, weights: Path | None = None
+) -> Exported:
+    """Writes a bundle's network, reopens it, compares, and keeps it if its label maps are the bundle's.
+
+    Configs are code: only export bundles that you trust.
+
+    Args:
+        file_format: name in ``FORMATS``.
+        output: file to write; the report lies beside it, with ``.parity.json`` behind its name.
+        raw: bake pre- and postprocessing in: ONNX of 2D bundles.
+        weights: state dict to use instead of the bundle's own.
+
+    Raises:
+        FileNotFoundError: there is no such bundle, or it has no weights.
+        ValueError: the format is not for this, a package is missing, weights do not fit, or the label maps differ.
+    """
+    kind = FORMATS[file_format]
+    if output.suffix != kind.suffix:
+        raise ValueError(f"--output must end in {kind.suffix} for {file_format}, got {output}")
+    if raw and file_format != "onnx":
+        raise ValueError(f"--raw is for --format onnx, not {file_format}; leave it out")
+    require(kind.packages, kind.extra, f"--format {file_format}")
+    parser = _read_bundle(bundle)
+    segmenter, path = parser.get_parsed_content("segmenter"), weights or Path(parser.get_parsed_content("weights"))
+    load_weights(segmenter.network, path)
+    segmenter.network.eval()
+    if raw and segmenter.spatial_dims != 2:
+        raise ValueError("--raw is for 2D bundles; export this one without it")
+    facts = _describe(parser, path, segmenter, raw)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        made = Path(folder) / output.name
+        if raw:
+            _write_raw(parser, segmenter, made, facts)
+        else:
+            kind.write(segmenter.network, made, facts)
+        run, found = kind.open(made)
+        if found != facts:
+            raise ValueError(f"{file_format} does not keep what it was told of the bundle; report this as a fault")
+        samples = _find_samples(bundle)
+        paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
+        compared = (_compare_raw if raw else _compare)(paths, segmenter, run)
+        content = {
+            "notice": NOTICE,
+            "format": file_format,
+            "raw": raw,
+            "facts": facts,
+            "sha256": {part.name: _hash(part) for part in kind.files(made)},
+            "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
+            "images": [path.name for path in samples] or f"{len(paths)} seeded ones: the bundle ships no samples",
+            **compared,
+            "limit_percent": LARGEST_PERCENT,
+            "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", *kind.packages)},
+        }
+        if compared["percent_differing"] > LARGEST_PERCENT:
+            raise ValueError(
+                f"the exported file labels {compared['percent_differing']} % of the pixels otherwise than the bundle "
+                f"(at most {LARGEST_PERCENT} %); nothing was written"
+            )
+        report = output.with_name(f"{output.name}.parity.json")
+        made_report = Path(folder) / report.name
+        made_report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        files = [part.replace(output.parent / part.name) for part in kind.files(made)]
+        made_report.replace(report)
+    return Exported(files, report, content)
+
+
+def _read_bundle(bundle: Path) -> ConfigParser:
+    config, meta = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
+    for path in (config, meta):
+        if not path.is_file():
+            raise FileNotFoundError(f"{str(bundle)!r} is not a bundle: it has no {path.relative_to(bundle)}")
+    parser = ConfigParser()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
+        parser.read_config(str(config))
+        parser.read_meta(str(meta))
+        parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
+        parser.parse(True)
+    return parser
+
+
+def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool) -> dict[str, str]:
+    """Returns what the file says of itself."""
+    meta = parser["_meta_"]
+    outputs = meta["network_data_format"]["outputs"]["pred"]
+    if raw:
+        taken = f"uint8 pixels (rows, columns, {segmenter.network.in_channels}) of one image of any size"
+        given = "uint8 label indices (rows, columns)"
+    else:
+        ranges = describe_ranges(segmenter.spatial_dims)
+        taken = f"float32 (batch, channels, sides), {ranges}; preprocessed as the bundle does"
+        given = "float32 logits, of the input's size"
+    return {
+        "name": str(meta["name"]),
+        "version": str(meta["version"]),
+        "notice": NOTICE,
+        "labels": json.dumps(outputs["channel_def"]),
+        "modalities": json.dumps(meta["modalities"]),
+        "weights_sha256": _hash(weights),
+        "input": taken,
+        "output": given,
+        "raw": json.dumps(raw),
+        "channels": str(segmenter.network.in_channels),
+        "threshold": str(segmenter.threshold),
+        "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
+        "mobileutr-monai": version("mobileutr-monai"),
+    }
+
+
+def _write_raw(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str]) -> None:
+    size = parser.get_parsed_content("image_size")
+    check_preprocessing(segmenter.reader.preprocessing, size)
+    network = fold_network(segmenter.network)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's overloads lack it
+    example = torch.zeros(*_EXAMPLE_SIDES, segmenter.network.in_channels, dtype=torch.uint8)
+    dims = {0: torch.export.Dim("rows", min=2, max=2**16), 1: torch.export.Dim("columns", min=2, max=2**16)}
+    with quiet():
+        program = torch.onnx.export(
+            RawSegmenter(network, size, segmenter.threshold).eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(dims,),
+            input_names=["pixels"],
+            output_names=["label"],
+            opset_version=20,
+            verbose=False,
+        )
+    save_onnx(program, path, facts)
+
+
+def _find_samples(bundle: Path) -> list[Path]:
+    folder = bundle / "sample_data" / "images"
+    return sorted(folder.iterdir())[:MAX_SAMPLES] if folder.is_dir() else []
+
+
+def _compare(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+    """Compares logits and label maps, each at its own size."""
+    network = segmenter.predictor
+    pixels = differing = 0
+    largest = 0.0
+    for path in paths:
+        case, results = segmenter.reader.read([path]), []
+        for predictor in (network, lambda image: torch.from_numpy(run(np.ascontiguousarray(image.numpy())))):
+            segmenter.predictor = predictor
+            results += segmenter.infer([case])
+        largest = max(largest, float(np.abs(np.asarray(results[0]["pred"]) - np.asarray(results[1]["pred"])).max()))
+        expected, found = (segmenter.make_label_map(result) for result in results)
+        pixels, differing = pixels + expected.size, differing + int((expected != found).sum())
+    segmenter.predictor = network
+    return {**_count(differing, pixels), "largest_logit_difference": float(f"{largest:.2e}")}
+
+
+def _compare_raw(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+    """Compares label maps, each at its own size."""
+    mode = "RGB" if segmenter.network.in_channels == 3 else "L"
+    pixels = differing = 0
+    for path in paths:
+        expected = segmenter.make_label_map(segmenter.infer([segmenter.reader.read([path])])[0])
+        with Image.open(path) as image:
+            array = np.asarray(to_mode(image, mode))
+        found = run(array.reshape(*array.shape[:2], -1))
+        pixels, differing = pixels + expected.size, differing + int((expected != found).sum())
+    return _count(differing, pixels)
+
+
+def _count(differing: int, pixels: int) -> dict[str, Any]:
+    percent = round(100 * differing / pixels, 5)
+    return {"pixels": pixels, "pixels_differing": differing, "percent_differing": percent}
+
+
+def _make_inputs(folder: Path, spatial_dims: int) -> Iterator[Path]:
+    """Writes smooth pictures or volumes, the same every time, for bundles that ship no samples."""
+    random = np.random.default_rng(0)
+    for index, sides in enumerate(_SEEDED_SIDES[spatial_dims]):
+        coarse = random.uniform(0, 255, [-(-side // 32) + 1 for side in sides])
+        smooth = zoom(coarse, [side / have for side, have in zip(sides, coarse.shape, strict=True)], order=1)
+        if spatial_dims == 2:
+            path = folder / f"{index}.png"
+            Image.fromarray(smooth.astype(np.uint8)).save(path)
+        else:
+            path = folder / f"{index}.nii.gz"
+            nib.save(nib.nifti1.Nifti1Image(smooth.astype(np.float32), np.eye(4)), path)
+        yield path
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

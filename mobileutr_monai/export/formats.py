@@ -1,0 +1,204 @@
+"""File formats of exported networks: how each is written, reopened and run.
+
+A network is exported as ``fold_network`` makes it, in float32, with its facts (labels, version, hash of the weights)
+inside the file. The input is called ``image`` and the output ``logits``; the batch is free, and so are the sides, as
+multiples of 16.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mobileutr_monai.networks import MobileUtr, fold_network
+from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
+
+__all__ = ["FORMATS", "Format", "MissingPackageError", "describe_ranges", "quiet", "require", "save_onnx", "write_onnx"]
+
+Facts = Mapping[str, str]
+Run = Callable[[np.ndarray], np.ndarray]
+
+OPSET = 20
+"""The first ONNX operator set that has Gelu as one operator."""
+
+FACTS_FILE = "facts.json"
+_EXAMPLE_SIDES = {2: (64, 96), 3: (32, 48, 64)}  # all different, so that none is taken for another
+_AXES = ("rows", "columns", "planes")
+
+
+class MissingPackageError(ValueError):
+    """A package of an extra is not installed; the message says which to install."""
+
+
+class Format(NamedTuple):
+    """A file format of exported networks.
+
+    Attributes:
+        suffix: that the file's name must have.
+        packages: that are imported for it.
+        extra: of the project's that installs them.
+        write: writes network and facts to a path.
+        open: opens a path; returns what runs an array (B, C, sides...), and the facts in the file.
+        files: a written path -> all its files.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    extra: str
+    write: Callable[[MobileUtr, Path, Facts], None]
+    open: Callable[[Path], tuple[Run, dict[str, str]]]
+    files: Callable[[Path], list[Path]]
+
+
+def require(packages: tuple[str, ...], extra: str, what: str) -> None:
+    """Checks that packages are installed, without importing them.
+
+    Raises:
+        MissingPackageError: one is not.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(f'{what} needs {", ".join(missing)}: pip install "mobileutr-monai[{extra}]"')
+
+
+def describe_ranges(spatial_dims: int) -> str:
+    """Returns in words what sizes an exported network takes."""
+    sides = " and ".join(_AXES[:spatial_dims]) if spatial_dims == 2 else "all three sides"
+    return f"any batch; {sides} multiples of {SIZE_DIVISOR}"
+
+
+def write_onnx(network: MobileUtr, path: Path, facts: Facts) -> None:
+    """Writes an ONNX file with the weights in it; the facts are its ``metadata_props``."""
+    folded, example = _prepare(network)
+    dims = {0: torch.export.Dim("batch", min=1, max=4096)}
+    for axis, name in enumerate(_AXES[: network.spatial_dims], start=2):
+        dims[axis] = SIZE_DIVISOR * torch.export.Dim(name, min=1, max=1024)
+    with quiet():
+        program = torch.onnx.export(
+            folded,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(dims,),
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    save_onnx(program, path, facts)
+
+
+def save_onnx(program: Any, path: Path, facts: Facts) -> None:
+    """Saves what ``torch.onnx.export`` gives, without the traces of this machine's source files in it."""
+    model = program.model_proto
+    for item in [*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for function in model.functions:
+        for node in function.node:
+            del node.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+
+
+def _open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0], dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _write_openvino(network: MobileUtr, path: Path, facts: Facts) -> None:
+    import openvino
+
+    # By way of ONNX: from the module itself OpenVINO 2026.4 takes the wrong shape for a reshape in the LGL blocks.
+    with TemporaryDirectory() as folder:
+        write_onnx(network, Path(folder) / "network.onnx", {})
+        model = openvino.convert_model(Path(folder) / "network.onnx")
+    for key, value in facts.items():
+        model.set_rt_info(value, ["mobileutr", key])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _open_openvino(path: Path) -> tuple[Run, dict[str, str]]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    facts = {key: str(value) for key, value in model.get_rt_info("mobileutr").value.items()}
+    return lambda image: np.array(compiled(image)[0]), facts
+
+
+def _write_torchscript(network: MobileUtr, path: Path, facts: Facts) -> None:
+    folded, example = _prepare(network)
+    with quiet(), torch.inference_mode():
+        script = torch.jit.trace(folded, example, check_trace=False)
+        torch.jit.save(script, path, _extra_files={FACTS_FILE: json.dumps(dict(facts))})
+
+
+def _open_torchscript(path: Path) -> tuple[Run, dict[str, str]]:
+    extra = {FACTS_FILE: ""}
+    with quiet():
+        script = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+
+    @torch.inference_mode()
+    def run(image: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = script(torch.from_numpy(image)).numpy()
+        return logits
+
+    return run, json.loads(extra[FACTS_FILE])
+
+
+def _prepare(network: MobileUtr) -> tuple[MobileUtr, torch.Tensor]:
+    """Returns the folded network on the CPU in float32, and an image for tracing it."""
+    folded = fold_network(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return folded, torch.zeros(2, network.in_channels, *_EXAMPLE_SIDES[network.spatial_dims])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps to itself what exporters say of their own future and of packages that this project does not use."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _one_file(path: Path) -> list[Path]:
+    return [path]
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        ".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", write_onnx, _open_onnx, lambda path: [path]
+    ),
+    "openvino": Format(
+        ".xml",
+        ("onnx", "onnxscript", "openvino"),
+        "openvino",
+        _write_openvino,
+        _open_openvino,
+        lambda path: [path.with_suffix(".bin"), path],
+    ),
+    "torchscript": Format(".ts", (), "", _write_torchscript, _open_torchscript, _one_file),
+}
+"""Name on the command line -> format."""

@@ -1,0 +1,175 @@
+"""Segmenting a folder of pictures with an ONNX file of ``mobileutr export --raw``: without torch and MONAI.
+
+Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. DICOM, NIfTI, overlays and a stopped run that
+goes on are the bundle's: ``mobileutr predict BUNDLE``.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mobileutr_monai.data.pictures import open_image, to_mode
+
+__all__ = ["RawModel", "segment_folder"]
+
+COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds")
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+"""Names that promise a picture: what cannot be read is an error then, otherwise it is skipped."""
+
+
+class RawModel:
+    """An ONNX file that takes pixels and gives a label map.
+
+    Args:
+        path: file of ``mobileutr export --format onnx --raw``.
+        threads: that one image uses; 0 for all.
+
+    Attributes:
+        labels: index -> name, without the background.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: onnxruntime is not installed, or the file is of another kind.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no ONNX file at {path}")
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ValueError('an ONNX file needs onnxruntime: pip install "mobileutr-monai[onnxruntime]"')
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - onnxruntime has no class for its errors
+            raise ValueError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from None
+        self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if self.facts.get("raw") != "true":
+            raise ValueError(f"{path} takes no pixels; make it with mobileutr export --format onnx --raw")
+        names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
+        self.labels = {index: name for index, name in sorted(names.items()) if index}
+        self._mode = "RGB" if self.facts["channels"] == "3" else "L"
+
+    def segment(self, path: Path) -> np.ndarray:
+        """Returns the label map of a picture.
+
+        Shape:
+            - output: (rows, columns), uint8.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        with open_image(path, "image") as image:
+            array = np.asarray(to_mode(image, self._mode))
+        label: np.ndarray = self._session.run(None, {"pixels": array.reshape(*array.shape[:2], -1)})[0]
+        return label
+
+
+class _Result(NamedTuple):
+    rows: list[dict[str, Any]]
+    failed: bool
+
+
+def segment_folder(model: Path, folder: Path, output: Path) -> int:
+    """Writes ``NAME_mask.png`` for every picture of a folder and its subfolders, and ``report.csv``.
+
+    Returns:
+        0 when all went well, 1 when pictures failed.
+
+    Raises:
+        FileNotFoundError: the model does not exist.
+        ValueError: model or folders cannot be used.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder; give the folder that holds the images")
+    source, target = folder.resolve(), output.resolve()
+    if target == source or source in target.parents:
+        raise ValueError(f"output folder {target} lies inside the input folder; choose one outside")
+    network = RawModel(model, threads=1)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    stems = Counter(path.with_suffix("") for path in paths)
+    names = {path: path.name.replace(".", "_") if stems[path.with_suffix("")] > 1 else path.stem for path in paths}
+    if not any(path.suffix.lower() in SUFFIXES for path in paths):
+        raise ValueError(f"no images in {folder} ({len(paths)} other files)")
+
+    def segment(path: Path) -> _Result:
+        return _segment(network, path, folder, output, names[path])
+
+    # An image a thread: the fastest way through a folder, and pictures are read and written beside.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(segment, paths))
+    _write_report(output / "report.csv", (row for result in results for row in result.rows))
+    failed = sum(result.failed for result in results)
+    done = sum(result.rows[0]["status"] == "ok" for result in results)
+    skipped = len(results) - done - failed
+    print(f"{done} cases segmented, {failed} failed, {skipped} skipped; see {output / 'report.csv'}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _segment(network: RawModel, path: Path, folder: Path, output: Path, name: str) -> _Result:
+    started = time.perf_counter()
+    case = path.relative_to(folder).as_posix()
+    try:
+        label = network.segment(path)
+        mask = output / path.relative_to(folder).with_name(f"{name}_mask.png")
+        _save(label, mask)
+    except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this picture only
+        failed = path.suffix.lower() in SUFFIXES
+        status, detail = (
+            ("failed", str(error).splitlines()[0].replace(str(path), case)) if failed else ("skipped", "not an image")
+        )
+        return _Result([{"case": case, "status": status, "detail": detail}], failed)
+    seconds = round(time.perf_counter() - started, 3)
+    shared = {
+        "case": case,
+        "status": "ok",
+        "output": mask.relative_to(output).as_posix(),
+        "shape": f"{label.shape[0]} x {label.shape[1]}",
+        "seconds": seconds,
+    }
+    rows = []
+    for index, text in network.labels.items():
+        pixels = int((label == index).sum())
+        rows.append({**shared, "label": text, "pixels": pixels, "percent": round(100 * pixels / label.size, 3)})
+    return _Result(rows, False)
+
+
+def _save(label: np.ndarray, path: Path) -> None:
+    """Writes label indices as an 8-bit PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        Image.fromarray(label).save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_report(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

@@ -1,0 +1,77 @@
+"""Prediction with an ONNX file: the bundle's masks, without torch and MONAI."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BLOCKED = """
+import sys
+for name in ("torch", "monai", "scipy", "nibabel", "pydicom"):
+    sys.modules[name] = None
+from mobileutr_monai.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def folder(breast: Path, tmp_path: Path) -> Path:
+    """Two pictures of one name, one in a subfolder, a broken one and a file of another kind."""
+    target = tmp_path / "in"
+    (target / "sub").mkdir(parents=True)
+    samples = sorted((breast / "sample_data" / "images").iterdir())
+    shutil.copyfile(samples[0], target / "a.jpg")
+    with Image.open(samples[1]) as image:
+        image.save(target / "a.png")
+        image.save(target / "sub" / "b.bmp")
+    (target / "broken.png").write_bytes((target / "a.png").read_bytes()[:200])
+    (target / "notes.txt").write_text("not an image")
+    return target
+
+
+def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, tmp_path, python, mobileutr):
+    out = tmp_path / "out"
+    process = python("-c", BLOCKED, "predict", raw_onnx, folder, "--output", out)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("3 cases segmented, 1 failed, 1 skipped")
+    assert mobileutr("predict", breast, folder, "--output", tmp_path / "bundle", "--no-overlays").returncode == 1
+    with (out / "report.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    outputs = {name: row["output"] for name, row in rows.items() if row["status"] == "ok"}
+    with (tmp_path / "bundle" / "report.csv").open(newline="") as file:
+        expected = {row["case"]: row for row in csv.DictReader(file)}
+    assert outputs == {name: expected[name]["output"] for name in outputs}
+    for name, output in outputs.items():
+        masks = [np.asarray(Image.open(where / output)) for where in (out, tmp_path / "bundle")]
+        assert np.array_equal(*masks), name
+        assert rows[name]["pixels"] == expected[name]["pixels"]
+    assert (rows["broken.png"]["status"], rows["notes.txt"]["status"]) == ("failed", "skipped")
+    assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.onnx", "FOLDER", "--output", "out"), "no ONNX file at none.onnx"),
+        (("FOLDER/a.onnx", "FOLDER", "--output", "out"), "cannot be read as ONNX"),
+        (("MODEL", "nowhere", "--output", "out"), "is not a folder"),
+        (("MODEL", "FOLDER", "--output", "FOLDER/out"), "lies inside the input folder"),
+        (("MODEL", "FOLDER", "--output", "out", "--weights", "x.pt"), "--weights is for bundles"),
+        (("MODEL", "FOLDER/sub", "--output", "out"), "no images in"),
+    ],
+)
+def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, arguments, message):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.onnx").write_bytes(b"not ONNX")
+    names = [text.replace("MODEL", str(raw_onnx)).replace("FOLDER", str(folder)) for text in arguments]
+    process = mobileutr("predict", *names, cwd=tmp_path)
+    assert process.returncode == 2, process.stderr
+    assert message in process.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "out").exists()
