@@ -1,0 +1,81 @@
+"""Packs a bundle with the package in its root, so that it runs where only MONAI and its dependencies are installed.
+
+``python scripts/pack_bundle.py bundles/NAME`` writes ``dist/NAME_VERSION.zip``; the same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "mobileutr_monai"
+DISTRIBUTION = "mobileutr-monai"
+METADATA = "configs/metadata.json"
+# Of a bundle: what describes it, runs it and shows that it runs. Not what training and evaluation have left.
+PARTS = ("LICENSE", "configs", "docs", "models/model.pt", "sample_data")
+# MONAI Label has an app of its own for bundles.
+LEFT_OUT = ("label",)
+# The oldest date that a zip can have.
+DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def main() -> int:
+    """Writes the zip; returns 0, or 2 if the folder is no bundle."""
+    parser = argparse.ArgumentParser(description="Pack a bundle with the package inside.")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: dist/NAME_VERSION.zip")
+    options = parser.parse_args()
+    try:
+        output = pack(options.bundle, options.output)
+    except (OSError, ValueError) as error:
+        print(f"pack_bundle: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def pack(bundle: Path, output: Path | None = None) -> Path:
+    """Writes a bundle and the package into one zip, whole or not at all; returns its path.
+
+    Raises:
+        FileNotFoundError: the folder is no bundle, or has no weights.
+    """
+    bundle = bundle.resolve()
+    for needed in (METADATA, "configs/inference.json", "models/model.pt"):
+        if not (bundle / needed).is_file():
+            raise FileNotFoundError(f"{bundle.name} is no bundle to pack: it has no {needed}")
+    metadata = json.loads((bundle / METADATA).read_text(encoding="utf-8"))
+    metadata["required_packages_version"].pop(DISTRIBUTION, None)  # it is inside
+    output = output or Path("dist") / f"{bundle.name}_{metadata['version']}.zip"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, path in sorted(_find_files(bundle)):
+                content = path.read_bytes()
+                if name == METADATA:
+                    content = json.dumps(metadata, indent=4).encode()
+                archive.writestr(zipfile.ZipInfo(f"{bundle.name}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return output
+
+
+def _find_files(bundle: Path) -> Iterator[tuple[str, Path]]:
+    """Yields the name in the bundle and the file."""
+    for part in PARTS:
+        paths = [bundle / part] if (bundle / part).is_file() else (bundle / part).rglob("*")
+        yield from ((path.relative_to(bundle).as_posix(), path) for path in paths if path.is_file())
+    for path in PACKAGE.rglob("*"):
+        inside = path.relative_to(PACKAGE)
+        if path.is_file() and inside.parts[0] not in LEFT_OUT and "__pycache__" not in inside.parts:
+            yield f"{PACKAGE.name}/{inside.as_posix()}", path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Real servers on loopback: MONAI Label as ``scripts/monai_label.sh`` starts it, and Orthanc."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "monai_label.sh"
+ORTHANC_PLUGINS = Path("/usr/share/orthanc/plugins")
+START_SECONDS = 120
+
+
+def skip_without(present: bool, what: str) -> None:
+    """Skips where something is not installed; continuous integration has it, so there it is a failure."""
+    if not present:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not installed")
+
+
+def skip_without_label() -> None:
+    skip_without((ROOT / ".venv-label" / "installed").is_file(), "MONAI Label (bash scripts/monai_label.sh --install)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def detail(self) -> str:
+        return str(self.json["detail"])
+
+
+def ask(url: str, method: str = "GET", body: bytes | None = None, content_type: str = "") -> Answer:
+    headers = {"Content-Type": content_type} if content_type else {}
+    request = urllib.request.Request(url, data=body, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return Answer(answer.status, answer.read())
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.read())
+
+
+def encode_form(fields: dict[str, str], files: dict[str, Path]) -> tuple[bytes, str]:
+    boundary = uuid.uuid4().hex
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    for name, path in files.items():
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{path.name}"\r\n\r\n'
+        parts.append(head.encode() + path.read_bytes() + b"\r\n")
+    return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+class LabelServer:
+    """A running MONAI Label with one bundle."""
+
+    def __init__(self, process: subprocess.Popen, port: int, model: str, workspace: Path, log: Path) -> None:
+        self.process, self.model, self.workspace, self.log = process, model, workspace, log
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def weights(self) -> Path:
+        return self.workspace / "model" / self.model / "models" / "model.pt"
+
+    def ask(self, path: str, **query: str) -> Answer:
+        return ask(f"{self.url}{path}?{urllib.parse.urlencode(query)}")
+
+    def infer(self, image: str = "", output: str = "image", file: Path | None = None, **params: Any) -> Answer:
+        query = urllib.parse.urlencode({"image": image, "output": output})
+        form, content_type = encode_form({"params": json.dumps(params)}, {} if file is None else {"file": file})
+        return ask(f"{self.url}/infer/{self.model}?{query}", "POST", form, content_type)
+
+    def save_label(self, image: str, label: Path) -> Answer:
+        query = urllib.parse.urlencode({"image": image, "tag": "final"})
+        form, content_type = encode_form({"params": "{}"}, {"label": label})
+        return ask(f"{self.url}/datastore/label?{query}", "PUT", form, content_type)
+
+    def train(self, **params: Any) -> dict[str, Any]:
+        """Trains in a job; returns it when it has ended."""
+        answer = ask(f"{self.url}/train/{self.model}", "POST", json.dumps(params).encode(), "application/json")
+        assert answer.status == 200, answer.body
+        while True:
+            job: dict[str, Any] = self.ask("/train/").json
+            if job["status"] not in ("SUBMITTED", "RUNNING"):
+                return job
+            time.sleep(0.5)
+
+    def memory(self) -> int:
+        """Bytes that the server holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serve(bundle: Path, studies: Path | str, work: Path, *options: str) -> Iterator[LabelServer]:
+    """Runs the server as a user starts it."""
+    skip_without_label()
+    port = free_port()
+    command = ["bash", str(SCRIPT), str(bundle), str(studies), str(port), "--work", str(work), *options]
+    with run_server(command, port, bundle.name, work, work / bundle.name) as server:
+        yield server
+
+
+@contextmanager
+def run_server(
+    command: list[str], port: int, model: str, log_folder: Path, workspace: Path, **variables: str
+) -> Iterator[LabelServer]:
+    log_folder.mkdir(parents=True, exist_ok=True)
+    log = log_folder / "server.log"
+    with log.open("w") as file:
+        temporary = log_folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(temporary), **variables}
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    server = LabelServer(process, port, model, workspace, log)
+    try:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+            try:
+                if server.ask("/info/").status == 200:
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+class Orthanc:
+    """A running Orthanc with DICOMweb."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.dicom_web = f"{self.url}/dicom-web"
+
+    def store(self, path: Path) -> None:
+        answer = ask(f"{self.url}/instances", "POST", path.read_bytes(), "application/dicom")
+        assert answer.status == 200, answer.body
+
+
+def read_picture(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(content)))
