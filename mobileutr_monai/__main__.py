@@ -39,12 +39,24 @@ def _build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
-    predict.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
+    predict.add_argument(
+        "bundle",
+        type=Path,
+        metavar="BUNDLE",
+        help="folder of a bundle, with configs/ and models/; or FILE.onnx of export --raw, which needs no torch",
+    )
     predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI, DICOM; searched with subfolders")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
     predict.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
+    predict.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="what computes: torch (default), torch-folded, torch-bf16, onnxruntime, openvino, openvino-bf16; "
+        "auto: the fastest on this machine, of those that give the masks of torch",
+    )
     predict.add_argument("--batch-size", type=_positive, help="images that go through the network together")
     predict.add_argument("--no-overlays", action="store_true", help="do not draw contours on the images")
+    predict.add_argument("--no-page", action="store_true", help="do not make report.html with pictures of all cases")
     predict.add_argument(
         "--whole-overlays", action="store_true", help="draw on all of an ultrasound image, also where a name may stand"
     )
@@ -53,9 +65,23 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
-    predict.add_argument("--workers", type=int, help="threads that read and write beside the network (default 2)")
+    predict.add_argument("--workers", type=int, help="processes that read and write beside the network (default 2)")
+    predict.add_argument("--time-limit", type=float, metavar="SECONDS", help="that one case may take (default 600)")
+    predict.add_argument(
+        "--memory-limit", type=float, metavar="GIB", help="that one case may take (default: half of the machine's)"
+    )
     predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
     predict.set_defaults(verb=_predict)
+
+    export = verbs.add_parser("export", help="write a bundle's network for another runtime, compared with the bundle")
+    export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
+    export.add_argument("--format", choices=("onnx", "openvino", "torchscript"), default="onnx", help="default: onnx")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml or .ts")
+    export.add_argument(
+        "--raw", action="store_true", help="bake pre- and postprocessing in (onnx, 2D): pixels in, label map out"
+    )
+    export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
+    export.set_defaults(verb=_export)
 
     masks = (
         "what the masks' values stand for: two-valued, indices, 0/1, 0/255, threshold=100, or pairs such as 0=0,128=1 "
@@ -130,23 +156,54 @@ def _fraction(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if options.bundle.suffix == ".onnx":
+        return _predict_with_onnx(options)
+    if options.workers != 0:
+        from mobileutr_monai.fork_server import start_fork_server
+
+        start_fork_server()  # before MONAI is imported here, so that it is imported in both at once
     from mobileutr_monai.inference.bundle import run_bundle
 
     overrides: dict[str, object] = {
         "overlays": not options.no_overlays,
         "whole_overlays": options.whole_overlays,
+        "report_page": not options.no_page,
         "any_modality": options.any_modality,
         "dry_run": options.dry_run,
     }
     given = {
         "weights": None if options.weights is None else str(options.weights),
+        "engine": options.engine,
         "batch_size": options.batch_size,
         "workers": options.workers,
+        "time_limit": options.time_limit,
+        "memory_limit": options.memory_limit,
         "output_format": options.format,
         "crop_to_tissue": True if options.crop_to_tissue else None,
     }
     overrides |= {name: value for name, value in given.items() if value is not None}
     return run_bundle(options.bundle, options.folder, options.output, overrides)
+
+
+def _predict_with_onnx(options: argparse.Namespace) -> int:
+    from mobileutr_monai.onnx_folder import segment_folder
+
+    own = {"bundle", "folder", "output", "verb", "no_overlays"}
+    given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
+    return segment_folder(options.bundle, options.folder, options.output)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from mobileutr_monai.export.bundle import export_bundle
+
+    made = export_bundle(options.bundle, options.format, options.output, options.raw, options.weights)
+    content = made.content
+    for path in made.files:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, weights {content['facts']['weights_sha256'][:12]}")
+    print(f"{made.report}: {content['percent_differing']} % of {content['pixels']} pixels differ from the bundle's")
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ for samples in bundles/*/sample_data/images; do
     .venv/bin/mobileutr predict "$bundle" "$samples" --output "$output/${bundle#bundles/}"
 done
 echo
-echo "Overlays: $output/*/*_overlay.png  open these"
+echo "Reports:  $output/*/report.html    open one in a browser: all cases, with contours"
+echo "Overlays: $output/*/*_overlay.png"
 echo "Masks:    $output/*/*_mask.*       label indices: 0 background, 1 lesion ..."
 echo "Tables:   $output/*/report.csv"
 echo "Research only. Not a medical device."

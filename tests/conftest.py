@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +67,20 @@ def mobileutr(python: Command) -> Command:
         return python("-m", "mobileutr_monai", *arguments, cwd=cwd)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of its own for what engines make once, shared by all tests: exporting takes a while."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEUTR_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def raw_onnx(breast: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The breast ultrasound bundle as an ONNX file that takes pixels."""
+    from mobileutr_monai.export.bundle import export_bundle
+
+    return export_bundle(breast, "onnx", tmp_path_factory.mktemp("raw") / "breast.onnx", raw=True).files[0]

@@ -21,6 +21,17 @@ from mobileutr_monai.data.datalist import load_datalist
         (("predict", "nowhere", "FOLDER", "--output", "out"), "is not a bundle"),
         (("predict", "BUNDLE", "nowhere", "--output", "out"), "is not a folder"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--weights", "none.pt"), "no weights at none.pt"),
+        (
+            ("predict", "BUNDLE", "FOLDER", "--output", "out", "--engine", "tensorflow"),
+            "is unknown; choose one of auto",
+        ),
+        (("export", "BUNDLE"), "--output"),
+        (("export", "BUNDLE", "--format", "tflite", "--output", "m.tflite"), "invalid choice"),
+        (("export", "nowhere", "--output", "m.onnx"), "is not a bundle"),
+        (("export", "BUNDLE", "--output", "m.xml"), "must end in .onnx"),
+        (("export", "BUNDLE", "--format", "openvino", "--output", "m.xml", "--raw"), "--raw is for --format onnx"),
+        (("export", "VOLUMES", "--output", "m.onnx", "--raw"), "--raw is for 2D bundles"),
+        (("export", "BUNDLE", "--output", "m.onnx", "--weights", "none.pt"), "no weights at none.pt"),
         (("split", "nowhere", "--output", "d.json"), "nowhere"),
         (("split", "FOLDER", "--output", "d.json"), "no images/"),
         (("split", "SAMPLES", "--output", "d.json", "--validation", "1.5"), "must be in [0, 1)"),
@@ -48,6 +59,7 @@ from mobileutr_monai.data.datalist import load_datalist
 def test_bad_usage_gives_one_line_and_code_2(mobileutr, breast, tmp_path, arguments, message):
     names = {"BUNDLE": breast, "FOLDER": breast / "sample_data" / "images", "SAMPLES": breast / "sample_data"}
     names["WEIGHTS"] = breast / "models" / "model.pt"
+    names["VOLUMES"] = breast.parent / "hippocampus_mri_segmentation"
     process = mobileutr(*(names.get(argument, argument) for argument in arguments), cwd=tmp_path)
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr

@@ -19,10 +19,13 @@ MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE
 LOWER = {"data", "handlers", "networks", "transforms"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
+    "fork_server": set(),
+    "onnx_folder": {"data"},
     **{part: set() for part in LOWER},
-    "inference": LOWER,
+    "inference": {"fork_server", "export", *LOWER},
     "export": LOWER,
-    "__main__": {"inference", "export", *LOWER},
+    "label": {"inference", *LOWER},
+    "__main__": {"fork_server", "onnx_folder", "inference", "export", *LOWER},
 }
 OUTSIDE = {"scripts", "tests", "benchmarks", "bundles"}
 HEAVY = {"torch", "monai", "ignite", "numpy", "scipy", "PIL", "nibabel", "pydicom"}
@@ -92,3 +95,9 @@ def test_nothing_heavy_is_loaded_by(statement: str) -> None:
     script = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_an_onnx_file_needs_neither_torch_nor_monai() -> None:
+    script = "import sys; import mobileutr_monai.onnx_folder; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not (HEAVY - {"numpy", "PIL"}) & set(done.stdout.split())

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
     UID,
     AllTransferSyntaxes,
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -35,11 +35,15 @@ from pydicom.uid import (
 )
 
 from mobileutr_monai.data.dicom_errors import DicomError, DicomReason, as_dicom_errors
+from mobileutr_monai.data.limits import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_ELEMENTS,
+    MAX_IMAGE_PIXELS,
+    MAX_INFLATED_BYTES,
+    BoundedReader,
+)
 
 __all__ = [
-    "MAX_FRAME_SAMPLES",
-    "MAX_INFLATED_BYTES",
-    "MAX_VOLUME_VOXELS",
     "DicomHeader",
     "check_image",
     "frame_attributes",
@@ -48,17 +52,16 @@ __all__ = [
     "read_header",
 ]
 
-# Largest frame that is decoded, in samples (pixels times colours): a mammogram has 20 million.
-MAX_FRAME_SAMPLES = 2**28
-# Largest volume that is read, in voxels; 4 bytes each.
-MAX_VOLUME_VOXELS = 2**30
-# Largest data set that a deflated file may inflate to, in bytes.
-MAX_INFLATED_BYTES = 2**31
-
 _PREAMBLE = 128
-# More than the preamble and the file meta information take.
-_META_BYTES = 2048
-_CHUNK = 2**20
+# Bytes that are inflated at once, and that they may become at once.
+_DEFLATED_CHUNK, _CHUNK = 2**16, 2**20
+# An element takes two reads: what it is, and its value.
+_READS = 2
+# A sequence of so many bytes an element is read at once, and taken apart when it is asked for.
+_ELEMENT_BYTES = 64
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+# Least bytes of an encapsulated frame: the tag and the length of its fragment.
+_FRAGMENT_BYTES = 8
 # Longest first value, in bytes, of a data set without preamble and value representations.
 _MAX_FIRST_VALUE = 1024
 _SUBSAMPLED = ("YBR_FULL_422", "YBR_PARTIAL_422")
@@ -91,6 +94,7 @@ class DicomHeader:
         syntax: UID of the encoding; read from the data where the file does not say it.
         declares_syntax: whether the file says its encoding, rightly.
         pixels: keyword of the element that holds the pixels, empty if there is none.
+        pixel_place: where in the file the value of that element begins; of a deflated file it is not known.
         pixel_bytes: length of that element, None if it is encapsulated.
         available_bytes: bytes of it that the file holds.
     """
@@ -100,6 +104,7 @@ class DicomHeader:
     syntax: Any
     declares_syntax: bool
     pixels: str
+    pixel_place: int
     pixel_bytes: int | None
     available_bytes: int
 
@@ -160,21 +165,20 @@ def read_header(path: str | Path, keywords: Sequence[str] | None = None) -> Dico
     """
     path = Path(path)
     tags = None if keywords is None else list(keywords)
-    with as_dicom_errors(path, DicomReason.UNREADABLE), path.open("rb") as file:
-        start = file.read(_META_BYTES)
-        if start[_PREAMBLE : _PREAMBLE + 4] != b"DICM" and not _may_be_data_set(start):
+    with as_dicom_errors(path, DicomReason.UNREADABLE), _HeaderReader(path) as file:
+        start = file.read(_PREAMBLE + 4)
+        if start[_PREAMBLE:] != b"DICM" and not _may_be_data_set(start):
             raise DicomError(path, DicomReason.NOT_DICOM)
-        deflated = str(DeflatedExplicitVRLittleEndian).encode() in start
-        if deflated:
-            _check_inflated_size(path, file, start)
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+        _check_sequences(path, dataset)
         # Values are converted when they are first asked for: what cannot be is found here, but only in what is needed.
         for part in (dataset.file_meta, dataset if tags else Dataset()):
             for element in part:
                 element.value  # noqa: B018
-        keyword, length, implicit = _find_deflated_pixels(file) if deflated else _find_pixels(file, dataset)
-        available = length if deflated else path.stat().st_size - file.tell()
+        keyword, length, implicit = _find_deflated_pixels(path) if file.deflated else _find_pixels(file, dataset)
+        place = file.tell()
+        available = length if file.deflated else file.size - place
     little = dataset.original_encoding[1]
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     # Some files say one encoding and have another, which pydicom notices, except at the pixels.
@@ -183,7 +187,7 @@ def read_header(path: str | Path, keywords: Sequence[str] | None = None) -> Dico
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if implicit else explicit
     bytes_declared = None if length == _UNDEFINED_LENGTH else length
-    return DicomHeader(path, dataset, syntax, declared, keyword, bytes_declared, available)
+    return DicomHeader(path, dataset, syntax, declared, keyword, place, bytes_declared, available)
 
 
 def check_image(header: DicomHeader) -> None:
@@ -234,7 +238,7 @@ def _find_fault(header: DicomHeader) -> tuple[DicomReason | None, str]:
     if name.startswith(_NOT_IMAGES) or (sop_class and not header.pixels and "Image Storage" not in name):
         return DicomReason.NOT_AN_IMAGE, name
     if not header.pixels:
-        return DicomReason.NO_PIXELS, name
+        return DicomReason.NO_PIXELS, name or "and no SOP class"
     needed = ["Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"]
     missing = [keyword for keyword in needed if not header.dataset.get(keyword)]
     if missing:
@@ -247,9 +251,12 @@ def _find_fault(header: DicomHeader) -> tuple[DicomReason | None, str]:
     total = (header.dataset.get("TotalPixelMatrixRows") or 0, header.dataset.get("TotalPixelMatrixColumns") or 0)
     if sop_class == VLWholeSlideMicroscopyImageStorage and (total[0] > header.rows or total[1] > header.columns):
         return DicomReason.UNSUPPORTED_IMAGE, "tiles of a whole slide"
+    if header.frames < 1:
+        return DicomReason.INCOMPLETE, f"NumberOfFrames is {header.frames}"
+    if header.rows * header.columns > MAX_IMAGE_PIXELS:
+        declared = f"{header.rows} x {header.columns} pixels a frame"
+        return DicomReason.TOO_LARGE, f"{declared}, the most is {MAX_IMAGE_PIXELS}"
     frame = header.rows * header.columns * header.samples
-    if frame > MAX_FRAME_SAMPLES:
-        return DicomReason.TOO_LARGE, f"{frame} samples a frame, the most is {MAX_FRAME_SAMPLES}"
     return _find_syntax_fault(header, -(-frame * bits * header.frames // 8))
 
 
@@ -269,6 +276,8 @@ def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[DicomRea
     held = min(header.pixel_bytes or 0, header.available_bytes)
     if not syntax.is_encapsulated and held < least:
         return DicomReason.BAD_PIXELS, f"{held} bytes of pixels, {least} are needed"
+    if syntax.is_encapsulated and header.available_bytes < header.frames * _FRAGMENT_BYTES:
+        return DicomReason.BAD_PIXELS, f"{header.frames} frames in {header.available_bytes} bytes"
     return None, ""
 
 
@@ -285,22 +294,62 @@ def _find_pixels(file: BinaryIO, dataset: Dataset) -> tuple[str, int, bool]:
     return keyword, struct.unpack(f"{order}L", head[4:] if implicit else file.read(4))[0], implicit
 
 
-def _find_deflated_pixels(file: BinaryIO) -> tuple[str, int, bool]:
-    file.seek(0)
-    dataset = dcmread(file, specific_tags=list(_PIXEL_KEYWORDS.values()))
+def _find_deflated_pixels(path: Path) -> tuple[str, int, bool]:
+    with _HeaderReader(path) as file:
+        dataset = dcmread(file, specific_tags=list(_PIXEL_KEYWORDS.values()))
     return next(((k, len(dataset[k].value), False) for k in _PIXEL_KEYWORDS.values() if k in dataset), ("", 0, False))
 
 
-def _check_inflated_size(path: Path, file: BinaryIO, start: bytes) -> None:
+class _HeaderReader(BoundedReader):
+    """A DICOM file that ends reading its header where that takes more than the limits.
+
+    Attributes:
+        deflated: whether pydicom read all there is at once, which it does to inflate it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path, self.deflated = path, False
+        self._reads = self._bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0:
+            self.deflated = True
+            _check_inflated_size(self.path, data)
+            return data
+        self._reads += 1
+        self._bytes += len(data)
+        if self._reads > _READS * MAX_HEADER_ELEMENTS:
+            raise DicomError(self.path, DicomReason.TOO_LARGE, f"a header of more than {MAX_HEADER_ELEMENTS} elements")
+        if self._bytes > MAX_HEADER_BYTES:
+            raise DicomError(self.path, DicomReason.TOO_LARGE, f"a header of more than {MAX_HEADER_BYTES} bytes")
+        return data
+
+
+def _check_inflated_size(path: Path, deflated: bytes) -> None:
     """Inflates piece by piece, keeping nothing."""
-    # The group length of the file meta information is its first element.
-    file.seek(_PREAMBLE + 16 + struct.unpack("<L", start[_PREAMBLE + 12 : _PREAMBLE + 16])[0])
-    inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
-    while total <= MAX_INFLATED_BYTES and not inflater.eof and (rest := rest or file.read(_CHUNK)):
-        total += len(inflater.decompress(rest, _CHUNK))
-        rest = inflater.unconsumed_tail
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    for start in range(0, len(deflated), _DEFLATED_CHUNK):
+        rest = deflated[start : start + _DEFLATED_CHUNK]
+        while rest and not inflater.eof and total <= MAX_INFLATED_BYTES:
+            total += len(inflater.decompress(rest, _CHUNK))
+            rest = inflater.unconsumed_tail
     if total > MAX_INFLATED_BYTES:
         raise DicomError(path, DicomReason.TOO_LARGE, f"inflates to more than {MAX_INFLATED_BYTES} bytes")
+
+
+def _check_sequences(path: Path, dataset: Dataset) -> None:
+    """Holds sequences of a known length, which are not taken apart yet, against the limit on elements."""
+    for tag in dataset.keys():  # noqa: SIM118 - a data set's own iterator takes them apart
+        value = dataset.get_item(tag).value
+        if not isinstance(value, bytes) or len(value) < MAX_HEADER_ELEMENTS:
+            continue
+        if dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ":
+            items = max(value.count(item) for item in _ITEMS)
+            if len(value) > _ELEMENT_BYTES * MAX_HEADER_ELEMENTS or items > MAX_HEADER_ELEMENTS:
+                detail = f"a sequence of {len(value)} bytes and {items} items"
+                raise DicomError(path, DicomReason.TOO_LARGE, detail)
 
 
 def _may_be_data_set(start: bytes) -> bool:

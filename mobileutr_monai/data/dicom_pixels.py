@@ -7,7 +7,8 @@ pydicom decodes. Added here: palettes of any depth and partial-range colours bro
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space, iter_pixels, pixel_array
 from pydicom.pixels.processing import apply_voi, apply_windowing
 from pydicom.uid import (
@@ -23,8 +25,10 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
+    RLELossless,
 )
 
+from mobileutr_monai.data.dicom_codestream import FrameSize, read_frame_size
 from mobileutr_monai.data.dicom_errors import READ_ERRORS, DicomError, DicomReason
 from mobileutr_monai.data.dicom_header import (
     DicomHeader,
@@ -35,6 +39,7 @@ from mobileutr_monai.data.dicom_header import (
 )
 from mobileutr_monai.data.dicom_jpeg12 import register_jpeg_12_bit
 from mobileutr_monai.data.images import to_mode
+from mobileutr_monai.data.limits import BoundedReader
 
 __all__ = ["PHOTOMETRIC_INTERPRETATIONS", "iter_frames", "iter_values", "read_frame", "read_values"]
 
@@ -47,7 +52,13 @@ DEFAULT_WINDOWS = {"CT": (40.0, 400.0)}
 # pydicom 3.0 corrects the signs of these in place, for which ``iter_pixels`` gives it a read-only array.
 _CORRECTED = (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
 
+# pydicom asks GDCM first, which ends the process at broken JPEG 2000.
+_SAFER_PLUGINS = ((JPEG2000TransferSyntaxes, "pylibjpeg"), (JPEGLSTransferSyntaxes, "pyjpegls"))
+
 _PALETTES = ("Red", "Green", "Blue")
+
+# Bytes of an encoded frame beyond its pixels' own, in shares of them and in bytes: no encoder makes it so much longer.
+_EXPANSION, _EXPANSION_BYTES = 2, 2**16
 
 
 def iter_frames(
@@ -127,21 +138,52 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
     if header.syntax == JPEGExtended12Bit:
         register_jpeg_12_bit()
     interpretation, options = _decoding_options(header, photometric)
-    # A file is read piece by piece. What pydicom would misread so is read whole.
-    source: Any = header.path
-    if not header.declares_syntax or header.syntax == DeflatedExplicitVRLittleEndian:
-        source = dcmread(header.path, force=True)
-        source.file_meta.TransferSyntaxUID = UID(header.syntax)
-    count = 0
+    indices, count = range(start, stop), 0
     try:
-        for frame in _read_frames(source, header, range(start, stop), options):
-            yield _to_rgb(frame, interpretation) if frame.ndim == 3 and options.get("raw") else frame
-            count += 1
-            if count == stop - start:
-                return
+        with ExitStack() as files:
+            source: Any = files.enter_context(BoundedReader(header.path))
+            checked = _check_encoded(header, files.enter_context(BoundedReader(header.path)), indices)
+            # A file is read piece by piece. What pydicom would misread so is read whole.
+            if not header.declares_syntax or header.syntax == DeflatedExplicitVRLittleEndian:
+                source = dcmread(source, force=True)
+                source.file_meta.TransferSyntaxUID = UID(header.syntax)
+            # Each is checked before it is decoded.
+            for _, frame in zip(checked, _read_frames(source, header, indices, options), strict=False):
+                yield _to_rgb(frame, interpretation) if frame.ndim == 3 and options.get("raw") else frame
+                count += 1
     except READ_ERRORS as error:
         raise _bad_pixels(header, start + count, error) from None
-    raise DicomError(header.path, DicomReason.BAD_PIXELS, f"{count} frames, {stop - start} are declared")
+    if count < len(indices):
+        raise DicomError(header.path, DicomReason.BAD_PIXELS, f"{count} frames, {len(indices)} are declared")
+
+
+def _check_encoded(header: DicomHeader, file: BoundedReader, indices: range) -> Iterator[None]:
+    """Goes through frames, looking at what each says of itself.
+
+    Raises:
+        ValueError: it says to be larger than the header says, or is longer than what the header says can be.
+    """
+    syntax = UID(header.syntax)
+    if not syntax.is_encapsulated:
+        yield from repeat(None, len(indices))
+        return
+    offsets = header.dataset.get("ExtendedOffsetTable"), header.dataset.get("ExtendedOffsetTableLengths")
+    about: dict[str, Any] = {
+        "number_of_frames": header.frames,
+        "extended_offsets": offsets if all(offsets) else None,
+    }
+    pixel_bytes = header.rows * header.columns * header.samples * int(header.dataset.BitsAllocated) // 8
+    file.seek(header.pixel_place)
+    frames = (get_frame(file, index, **about) for index in indices)
+    for frame in generate_frames(file, **about) if indices == range(header.frames) else frames:
+        if len(frame) > _EXPANSION * pixel_bytes + _EXPANSION_BYTES:
+            raise ValueError(f"{len(frame)} bytes encode {pixel_bytes}")
+        declared = FrameSize(header.rows, header.columns, header.samples)
+        size = None if syntax == RLELossless else read_frame_size(frame)
+        if size is not None and size != declared:
+            inside, outside = (f"{s.rows} x {s.columns} pixels of {s.components} samples" for s in (size, declared))
+            raise ValueError(f"the encoded frame has {inside}, the header says {outside}")
+        yield
 
 
 def _read_frames(source: Any, header: DicomHeader, indices: range, options: dict[str, Any]) -> Iterator[np.ndarray]:
@@ -157,6 +199,9 @@ def _decoding_options(header: DicomHeader, photometric: str | None) -> tuple[str
     dataset = header.dataset
     interpretation = photometric or str(dataset.PhotometricInterpretation)
     options: dict[str, Any] = {}
+    for syntaxes, plugin in _SAFER_PLUGINS:
+        if header.syntax in syntaxes:
+            options["decoding_plugin"] = plugin
     if header.samples == 1:
         return interpretation, options
     if dataset.get("PlanarConfiguration") is None:

@@ -17,14 +17,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from mobileutr_monai.data.dicom_errors import DicomError, DicomReason, as_dicom_errors
-from mobileutr_monai.data.dicom_header import (
-    MAX_VOLUME_VOXELS,
-    DicomHeader,
-    check_image,
-    frame_attributes,
-    numbers,
-    read_header,
-)
+from mobileutr_monai.data.dicom_header import DicomHeader, check_image, frame_attributes, numbers, read_header
+from mobileutr_monai.data.limits import MAX_VOLUME_MM3, MAX_VOLUME_VOXELS
 
 __all__ = ["CaseKind", "DicomCase", "DicomProblem", "FoundCases", "Plane", "find_dicom_cases", "stack_planes"]
 
@@ -219,6 +213,13 @@ def stack_planes(path: Path, planes: Sequence[Plane]) -> tuple[list[int], np.nda
     return order.tolist(), _LPS_TO_RAS @ affine
 
 
+def _check_extent(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
+    sides = np.linalg.norm(affine[:3, :3], axis=0) * shape
+    if not sides.prod() <= MAX_VOLUME_MM3:
+        named = " x ".join(f"{side:.4g}" for side in sides)
+        raise DicomError(path, DicomReason.TOO_LARGE, f"{named} mm, more than any patient")
+
+
 def _read_image(path: Path) -> _Image:
     header = read_header(path, _KEYWORDS)
     check_image(header)
@@ -229,7 +230,7 @@ def _read_image(path: Path) -> _Image:
 def _read_planes(header: DicomHeader) -> list[Plane]:
     """Where the frames lie, nothing if that is not known of all, or they are not slices."""
     is_slice = header.modality in SLICE_MODALITIES and header.frames == 1
-    is_enhanced = bool(header.dataset.get("PerFrameFunctionalGroupsSequence"))
+    is_enhanced = len(header.dataset.get("PerFrameFunctionalGroupsSequence") or ()) == header.frames
     if header.samples > 1 or not (is_slice or is_enhanced):
         return []
     planes = [_read_plane(frame_attributes(header.dataset, index)) for index in range(header.frames)]
@@ -260,6 +261,7 @@ def _multi_frame_case(image: _Image) -> DicomCase:
         return _case(CaseKind.CINE, [header], header.frames)
     _check_volume(header, header.frames)
     order, affine = stack_planes(header.path, image.planes)
+    _check_extent(header.path, (header.columns, header.rows, header.frames), affine)
     return _case(CaseKind.SERIES, [header], header.frames, tuple(order), affine)
 
 
@@ -271,6 +273,7 @@ def _series_case(images: Sequence[_Image]) -> DicomCase:
         raise DicomError(headers[0].path, DicomReason.MIXED_SIZES, f"rows x columns are {named}")
     _check_volume(headers[0], len(headers))
     order, affine = stack_planes(headers[0].path, [image.planes[0] for image in images])
+    _check_extent(headers[0].path, (headers[0].columns, headers[0].rows, len(headers)), affine)
     return _case(CaseKind.SERIES, [headers[index] for index in order], len(headers), affine=affine)
 
 

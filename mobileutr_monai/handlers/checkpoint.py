@@ -70,6 +70,7 @@ class TrainingCheckpoint:
         if self.resume:
             self._restore(engine)
         elif is_main_process():
+            self.best_score = float("-inf")  # a round of a federation starts the same objects again
             self.last.parent.mkdir(parents=True, exist_ok=True)
             for path in (self.last, self.best):
                 if path.is_file():  # an earlier run's: kept, but never taken for this one's

@@ -154,7 +154,11 @@ def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: 
             raise ValueError(
                 f"{str(parent)!r} has no id out_channels in configs/{path.name}; start from another bundle"
             )
-        _write_json(path, config | {"out_channels": _output_channels(labels)})
+        config["out_channels"] = _output_channels(labels)
+        for key in ("calibration", "engine_verdicts"):  # they hold for the parent's labels and weights
+            if key in config:
+                config[key] = {}
+        _write_json(path, config)
     return _read_json(parent / "configs" / "metadata.json")
 
 

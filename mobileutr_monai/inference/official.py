@@ -56,6 +56,7 @@ def make_official_overlay(shape: NetworkShape) -> dict[str, Any]:
     """
     if (shape.spatial_dims, shape.in_channels) != (2, 3):
         raise ValueError(f"the official preprocessing is that of 2D colour images, the checkpoint has {shape}; omit it")
+    flip_channels = {"_target_": "torch.flip", "_mode_": "callable", "dims": [0]}
     return {
         "variant": shape.variant,
         "in_channels": shape.in_channels,
@@ -63,7 +64,7 @@ def make_official_overlay(shape: NetworkShape) -> dict[str, Any]:
         "intensity": {
             "_target_": "Compose",
             "transforms": [
-                {"_target_": "Lambdad", "keys": "image", "func": "$partial(torch.flip, dims=(0,))"},
+                {"_target_": "Lambdad", "keys": "image", "func": flip_channels},
                 {
                     "_target_": "NormalizeIntensityd",
                     "keys": "image",

@@ -12,12 +12,14 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-__all__ = ["save_label_image", "save_label_volume", "save_picture", "write_text", "write_whole"]
+from mobileutr_monai.data.nifti import read_unit
+
+__all__ = ["save_label_image", "save_label_volume", "save_picture", "unfinished", "write_text", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file under another name, forces it to the disk, and gives it its name."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = unfinished(path)
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -26,6 +28,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Returns the name that a file has while it is written; one that is left was being written by a killed run."""
+    return path.with_name(f"{path.name}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,7 +61,7 @@ def save_label_volume(label: np.ndarray, source: nib.nifti1.Nifti1Image, path: P
         - label: the source's own.
     """
     header = nib.nifti1.Nifti1Header()
-    header.set_xyzt_units(xyz=source.header.get_xyzt_units()[0])
+    header.set_xyzt_units(xyz=read_unit(source.header))
     output = nib.nifti1.Nifti1Image(label.astype(np.uint8), source.affine, header)
     output.set_sform(source.affine, max(1, int(source.header["sform_code"])))
     output.set_qform(source.affine, max(1, int(source.header["qform_code"])), strip_shears=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import nibabel as nib
 import numpy as np
 from PIL import Image
@@ -9,7 +12,16 @@ from scipy import ndimage
 
 from mobileutr_monai.data.images import to_mode
 
-__all__ = ["draw_contours", "draw_volume", "to_grey"]
+__all__ = [
+    "COLOURS",
+    "View",
+    "draw_contour_layer",
+    "draw_contours",
+    "draw_views",
+    "draw_volume",
+    "to_grey",
+    "view_volume",
+]
 
 COLOURS = ((80, 255, 80), (255, 80, 255), (255, 220, 64), (64, 220, 255), (255, 150, 60), (255, 64, 64))
 """Contour colours of labels 1, 2, ..., repeated when there are more: first those that tissue does not have."""
@@ -23,6 +35,27 @@ WINDOW_PERCENTILES = (1.0, 99.0)
 PIXELS_PER_LINE_WIDTH = 250
 """Longer image side for which the contour is one pixel wide."""
 
+PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
+"""Axis across the slices -> the plane's name, in the order in which they are drawn."""
+
+SURROUND = len(COLOURS) + 1
+"""Stands for the black line around contours, where colours are told apart by numbers from 1 on."""
+
+
+class View(NamedTuple):
+    """A picture of a case, and what is to be drawn on it.
+
+    Attributes:
+        name: which part of the case it is; empty where it is all of it.
+
+    Shape:
+        - label: (rows, columns), integer, of the picture's size.
+    """
+
+    picture: Image.Image
+    label: np.ndarray
+    name: str = ""
+
 
 def draw_contours(image: Image.Image, label: np.ndarray) -> Image.Image:
     """Draws the inner contour of every label on an image, with a black line around it that sets it off.
@@ -31,13 +64,34 @@ def draw_contours(image: Image.Image, label: np.ndarray) -> Image.Image:
         - label: (rows, columns), integer, of the image's size.
     """
     canvas = np.array(to_mode(image, "RGB"))
-    width = max(1, round(max(label.shape) / PIXELS_PER_LINE_WIDTH))
-    canvas[ndimage.binary_dilation(label > 0) & (label == 0)] = 0
+    lines = _trace(label, max(1, round(max(label.shape) / PIXELS_PER_LINE_WIDTH)))
+    canvas[lines == SURROUND] = 0
+    for number, colour in enumerate(COLOURS, start=1):
+        canvas[lines == number] = colour
+    return Image.fromarray(canvas)
+
+
+def draw_contour_layer(label: np.ndarray, width: int) -> Image.Image:
+    """Draws contours ``width`` pixels wide with nothing under them: palette index 0 where the image is to be seen.
+
+    Shape:
+        - label: (rows, columns), integer.
+    """
+    layer = Image.fromarray(_trace(label, width))
+    black = (0, 0, 0)
+    layer.putpalette([value for colour in (black, *COLOURS, black) for value in colour])
+    return layer
+
+
+def _trace(label: np.ndarray, width: int) -> np.ndarray:
+    """Returns the number of the colour, from 1 on, of each pixel of a contour, ``SURROUND`` around it, 0 elsewhere."""
+    lines = np.zeros(label.shape, np.uint8)
+    lines[ndimage.binary_dilation(label > 0) & (label == 0)] = SURROUND
     for value in np.unique(label[label > 0]):
         region = label == value
         inner = ndimage.binary_erosion(region, iterations=width, border_value=0)
-        canvas[region & ~inner] = COLOURS[(int(value) - 1) % len(COLOURS)]
-    return Image.fromarray(canvas)
+        lines[region & ~inner] = (int(value) - 1) % len(COLOURS) + 1
+    return lines
 
 
 def to_grey(values: np.ndarray) -> np.ndarray:
@@ -47,8 +101,8 @@ def to_grey(values: np.ndarray) -> np.ndarray:
     return grey
 
 
-def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Image.Image:
-    """Draws three slices through the middle of the labels: axial, coronal, sagittal, as radiologists look at them.
+def view_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> list[View]:
+    """Returns three slices through the middle of the labels: axial, coronal, sagittal, as radiologists look at them.
 
     The patient's left is on the picture's right, front and head are up.
 
@@ -61,16 +115,30 @@ def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Im
     voxels = np.argwhere(label > 0)
     centre = np.median(voxels, axis=0).astype(int) if len(voxels) else np.array(label.shape) // 2
     grey = to_grey(volume)
-    views = [_draw_slice(grey, label, axis, int(centre[axis]), spacing) for axis in (2, 1, 0)]
-    canvas = Image.new("RGB", (sum(view.width for view in views), max(view.height for view in views)))
+    return [_view_slice(grey, label, axis, int(centre[axis]), spacing) for axis in PLANES]
+
+
+def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Image.Image:
+    """Draws what ``view_volume`` returns, beside each other.
+
+    Shape:
+        - volume, label: (x, y, z) in any orientation; affine: (4, 4), to RAS in mm.
+    """
+    return draw_views(view_volume(volume, label, affine))
+
+
+def draw_views(views: Sequence[View]) -> Image.Image:
+    """Draws the contours on each view and puts them beside each other."""
+    pictures = [draw_contours(view.picture, view.label) for view in views]
+    canvas = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
     left = 0
-    for view in views:
-        canvas.paste(view, (left, 0))
-        left += view.width
+    for picture in pictures:
+        canvas.paste(picture, (left, 0))
+        left += picture.width
     return canvas
 
 
-def _draw_slice(grey: np.ndarray, label: np.ndarray, axis: int, index: int, spacing: np.ndarray) -> Image.Image:
+def _view_slice(grey: np.ndarray, label: np.ndarray, axis: int, index: int, spacing: np.ndarray) -> View:
     # Rows downwards are the last axis backwards; columns are the first axis backwards (right is drawn left).
     picture, region = (np.take(array, index, axis=axis)[::-1, ::-1].T for array in (grey, label))
     across, down = np.delete(spacing, axis)
@@ -79,4 +147,4 @@ def _draw_slice(grey: np.ndarray, label: np.ndarray, axis: int, index: int, spac
     scale = max(1, -(-MIN_VIEW_SIDE // int(min(rows * down, columns * across) / unit)))
     size = (round(columns * across / unit * scale), round(rows * down / unit * scale))
     enlarged = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
-    return draw_contours(enlarged, np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST)))
+    return View(enlarged, np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST)), PLANES[axis])

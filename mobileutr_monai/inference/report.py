@@ -11,10 +11,13 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-__all__ = ["NOTICE", "CaseError", "Measurement", "Reason", "Row", "measure_frames", "measure_labels"]
+__all__ = ["FLAG_SEPARATOR", "NOTICE", "CaseError", "Measurement", "Reason", "Row", "measure_frames", "measure_labels"]
 
 NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
 MM3_PER_ML = 1000.0
+
+FLAG_SEPARATOR = "; "
+"""Between the flags in a cell of ``report.csv``."""
 
 
 class Reason(str, Enum):
@@ -23,6 +26,10 @@ class Reason(str, Enum):
     UNREADABLE = "unreadable image"
     DIMENSION = "not for this bundle's dimensions"
     MODALITY = "not this bundle's modality"
+    CHANGED = "input changed"
+    CRASH = "decoder crashed"
+    TIME = "took too long"
+    MEMORY = "needs too much memory"
     NETWORK = "network failed"
     OUTPUT = "output cannot be written"
 
@@ -39,6 +46,9 @@ class CaseError(Exception):
     def __init__(self, reason: str, detail: str, skipped: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail, self.skipped = reason, detail, skipped
+
+    def __reduce__(self) -> tuple[type[CaseError], tuple[str, str, bool]]:
+        return type(self), (self.reason, self.detail, self.skipped)
 
 
 @dataclass

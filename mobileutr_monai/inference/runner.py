@@ -5,43 +5,46 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mobileutr_monai.data.cases import InputCase, InputKind, UnusedFile, find_cases
-from mobileutr_monai.data.dicom_errors import DicomError
+from mobileutr_monai.data.cases import FoundInputs, InputCase, find_cases
+from mobileutr_monai.fork_server import start_fork_server
+from mobileutr_monai.inference.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import read_segment_labels
+from mobileutr_monai.inference.engine_choice import AUTO, DEFAULT_ENGINE, choose_fastest, find_refusal
+from mobileutr_monai.inference.engines import ENGINES, start_engine
 from mobileutr_monai.inference.ledger import Ledger
 from mobileutr_monai.inference.outputs import write_text
-from mobileutr_monai.inference.report import NOTICE, CaseError, Measurement, Reason, Row, measure_frames, measure_labels
+from mobileutr_monai.inference.page_files import PAGE, clear_pages, write_pages
+from mobileutr_monai.inference.pipeline import Pipeline, failed_row, identify_input
+from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.report import NOTICE, CaseError, Reason, Row
 from mobileutr_monai.inference.segmenter import Segmenter
+from mobileutr_monai.inference.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.writers import FORMATS, CaseWriter
 from mobileutr_monai.networks.weights import load_weights
 
-__all__ = ["BatchRunner", "UsageError"]
+__all__ = ["BatchRunner", "UsageError", "hash_file"]
 
 logger = logging.getLogger(__name__)
 
-CASES_AHEAD = 2
-"""How many cases each worker may be ahead of the network, or behind it."""
-
-In = TypeVar("In")
-Out = TypeVar("Out")
+LOCK_FILE, UNPACKING_DIR = ".lock", ".unpacked"
+BYTES_PER_GIB = 2**30
 
 
 class UsageError(ValueError):
@@ -60,9 +63,10 @@ class BatchRunner:
     - cines: ``NAME_mask.nii.gz``, a stack of frames;
     - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``.
 
-    ``report.csv`` gets a row a label of a case as they are done, ``report.json`` says at the end what ran. A case that
-    fails is reported with its reason and does not stop the others. Every other file is whole or absent. A run that was
-    stopped goes on where it was, if inputs, weights and options are the same.
+    ``report.csv`` gets a row a label of a case as they are done, ``report.json`` says at the end what ran, and
+    ``report.html`` shows all of it. A case that fails is reported with its reason and does not stop the others. Every
+    other file is whole or absent. A run that was stopped goes on where it was, if inputs, weights and options are the
+    same.
 
     The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
 
@@ -74,12 +78,20 @@ class BatchRunner:
         metadata: of the bundle.
         bundle_root: folder of the bundle, whose config the report names by its hash.
         settings: what else decides the results; a run with others does not go on from an earlier one.
+        quality: gives results their confidence and flags; without one the confidence stays empty.
+        engine: what computes the logits, a name in ``ENGINES``, or ``auto`` for the fastest on this machine.
+        engine_verdicts: which engines give the masks of ``torch`` with these weights; others are refused.
         batch_size: images that go through the network together.
+        temporal_sigma: frames over which the probabilities of a cine are averaged (standard deviation); 0 for none.
         overlays: whether to draw contours.
         whole_overlays: draw on the whole of an ultrasound image, also where a name may be burned in.
+        report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
         any_modality: also take DICOM of modalities that the bundle is not for.
-        workers: threads that read and write beside the network; 0 for none.
+        workers: processes that read and write beside the network, so that a decoder's crash costs its case only; 0
+            reads and writes in this process, without that protection.
+        time_limit: seconds that reading or writing a case, or reading a frame of a cine, may take.
+        memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
         dry_run: only say what would be done.
     """
 
@@ -92,12 +104,19 @@ class BatchRunner:
         metadata: Mapping[str, Any],
         bundle_root: str | Path,
         settings: Mapping[str, Any] | None = None,
+        quality: QualityCheck | None = None,
+        engine: str = DEFAULT_ENGINE,
+        engine_verdicts: Mapping[str, Any] | None = None,
         batch_size: int = 8,
+        temporal_sigma: float = 0.0,
         overlays: bool = True,
         whole_overlays: bool = False,
+        report_page: bool = True,
         output_format: str = "auto",
         any_modality: bool = False,
         workers: int = 2,
+        time_limit: float = 600.0,
+        memory_limit: float = 0.0,
         dry_run: bool = False,
     ) -> None:
         self.dataset_dir, self.output_dir = Path(dataset_dir), Path(output_dir)
@@ -106,8 +125,11 @@ class BatchRunner:
         self.config = Path(bundle_root) / "configs" / "inference.json"
         self.segment_labels = read_segment_labels(metadata)
         self.labels = {label.index: label.name for label in self.segment_labels}
+        self.quality, self.temporal_sigma = quality or QualityCheck(), temporal_sigma
+        self.engine, self.engine_verdicts = engine, dict(engine_verdicts or {})
         self.batch_size, self.workers, self.dry_run = batch_size, workers, dry_run
-        self.overlays, self.whole_overlays = overlays, whole_overlays
+        self.time_limit, self.memory_limit = time_limit, memory_limit
+        self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
 
     def run(self) -> None:
@@ -118,18 +140,20 @@ class BatchRunner:
         """
         try:
             counts = self._run()
-        except UsageError as error:
+        except (UsageError, WorkerError) as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-        except OSError as error:  # a full disk, say, outside of any case
-            print(f"error: {error}", file=sys.stderr)
+        except OSError as error:
+            what = f"the disk of {self.output_dir} is full; make room" if is_full_disk(error) else str(error)
+            print(f"error: {what}; the same command goes on where it was", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:
             print("stopped; the same command goes on where it was", file=sys.stderr)
             raise SystemExit(1) from None
         if counts:
             numbers = f"{counts['ok']} cases segmented, {counts['failed']} failed, {counts['skipped']} skipped"
-            print(f"{numbers}; see {self.output_dir / 'report.csv'}", file=sys.stderr)
+            report = self.output_dir / (PAGE if self.report_page else "report.csv")
+            print(f"{numbers}; see {report}", file=sys.stderr)
         if counts.get("failed"):
             raise SystemExit(1)
 
@@ -145,26 +169,63 @@ class BatchRunner:
             raise UsageError(str(error)) from error
         self.segmenter.network.eval()
 
+    def start_engine(self) -> None:
+        """Has the segmenter use the engine, after the weights are loaded; ``auto`` is chosen here.
+
+        Raises:
+            UsageError: the engine is refused for these weights, not installed or not for the device.
+        """
+        segmenter, weights = self.segmenter, hash_file(self.weights)
+
+        def find_reason(name: str) -> str | None:
+            return find_refusal(name, self.engine_verdicts, weights, self.settings)
+
+        batch_size = int(getattr(segmenter.inferer, "sw_batch_size", self.batch_size))
+        sides = self.settings.get("roi_size", self.settings.get("image_size"))
+        if self.engine == AUTO:
+            if sides is None:
+                raise UsageError("engine auto needs the size of images, image_size or roi_size in settings; name one")
+            allowed = [name for name in ENGINES if find_reason(name) is None]
+            shape = (batch_size, segmenter.network.in_channels, *(int(side) for side in sides))
+            self.engine = choose_fastest(segmenter.network, segmenter.device, allowed, shape, weights)
+        refusal = find_reason(self.engine)
+        if refusal is not None:
+            raise UsageError(refusal)
+        try:
+            segmenter.predictor = start_engine(self.engine, segmenter.network, segmenter.device, batch_size)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
     def _run(self) -> dict[str, int]:
         self._check_options()
-        found = find_cases(self.dataset_dir)
-        rejected = {case.name: self._reject(case) for case in found.cases}
-        wanted = [case for case in found.cases if rejected[case.name] is None]
         if self.dry_run:
-            self._describe(found.cases, found.unused, rejected)
+            with TemporaryDirectory() as unpacked:
+                found = find_cases(self.dataset_dir, Path(unpacked))
+                self._describe(found, self._reject_all(found))
             return {}
-        if not wanted and not any(file.failed for file in found.unused):
-            kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
-            number = len(found.cases) + len(found.unused)
-            reasons = sorted({str(error) for error in rejected.values() if error is not None})
-            why = f"; {reasons[0]}" if reasons else ""
-            raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({number} other files{why})")
+        if self.workers:
+            start_fork_server()
         self.load_network()
-        self._make_output_dir()
-        started = time.perf_counter()
-        weights_sha256 = hashlib.sha256(self.weights.read_bytes()).hexdigest()
-        input_ids = {case.name: _identify_input(case) for case in wanted}
-        identity = self._identify_run(weights_sha256)
+        self.start_engine()
+        with self._locked_output_dir(), self._unpacking_dir() as unpacked:
+            started = time.perf_counter()
+            found = find_cases(self.dataset_dir, unpacked)
+            rejected = self._reject_all(found)
+            self._check_found(found, rejected)
+            identity = self._identify_run()
+            clear_pages(self.output_dir)
+            counts = self._segment(found, rejected, identity)
+            summary = self._summarise(counts, time.perf_counter() - started, identity)
+            write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
+            if self.report_page:
+                write_pages(self.output_dir, summary, self.labels.values())
+        return counts
+
+    def _segment(
+        self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any]
+    ) -> dict[str, int]:
+        wanted = [case for case in found.cases if rejected[case.name] is None]
+        input_ids = {case.name: identify_input(case) for case in wanted}
         ledger = Ledger(self.output_dir, identity, list(self.labels.values()))
         done = ledger.open(input_ids)
         if done:
@@ -177,30 +238,109 @@ class BatchRunner:
         for case in found.cases:
             error = rejected[case.name]
             if error is not None:
-                ledger.append([_failed_row(case, error)])
+                ledger.append([failed_row(case, error)])
         todo = [case for case in wanted if case.name not in done]
-        algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), weights_sha256)
-        writer = CaseWriter(
-            self.output_dir, self.segment_labels, algorithm, self.output_format, self.overlays, self.whole_overlays
-        )
+        worker = self._make_worker(identity)
         for case in todo:
-            writer.clear(case)
-        with tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress:
-            for rows in _Run(self.segmenter, writer, self.labels, self.batch_size, self.workers).segment(todo):
-                for row in rows:
-                    row.input_id = input_ids[row.case]
-                ledger.append(rows)
-                progress.update()
+            worker.writer.clear(case)
+        left = {case.name: case for case in todo}
+        try:
+            with (
+                self._make_pool(worker) as pool,
+                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress,
+            ):
+                quality = self.quality.for_weights(identity["weights_sha256"])
+                pipeline = Pipeline(self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma)
+                for rows in pipeline.segment(todo, input_ids, self.workers):
+                    ledger.append(rows)
+                    del left[rows[0].case]
+                    progress.update()
+        finally:
+            for case in left.values():  # what was on its way when the run was stopped
+                worker.writer.clear(case)
         names = [case.name for case in found.cases] + [file.name for file in found.unused]
-        counts = ledger.close(sorted(names))
-        self._write_summary(counts, time.perf_counter() - started, identity)
-        return counts
+        return ledger.close(sorted(names))
+
+    def _make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
+        algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), identity["weights_sha256"])
+        writer = CaseWriter(
+            self.output_dir,
+            self.segment_labels,
+            algorithm,
+            self.output_format,
+            self.overlays,
+            self.whole_overlays,
+            thumbnails=self.report_page,
+        )
+        return CaseWorker(self.segmenter.reader, writer, self.labels)
+
+    def _make_pool(self, worker: CaseWorker) -> WorkerPool:
+        limit = int(self.memory_limit * BYTES_PER_GIB) or read_total_memory() // 2
+        try:
+            return WorkerPool(worker, self.workers, self.time_limit, limit)
+        except TypeError as error:
+            raise UsageError(
+                f"the bundle's transforms: {error}; set workers to 0, which reads in this process"
+            ) from error
+
+    @contextmanager
+    def _locked_output_dir(self) -> Iterator[None]:
+        """Makes the output folder and keeps other runs out of it; the lock of a run that was killed is open."""
+        made = not self.output_dir.exists()
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the output folder {self.output_dir}: {error.strerror}") from error
+        if not os.access(self.output_dir, os.W_OK):
+            raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
+        lock = FileLock(self.output_dir / LOCK_FILE)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"another run is writing to {self.output_dir}; wait until it has ended, or choose another folder"
+            ) from None
+        try:
+            yield
+        except UsageError:
+            if made:
+                shutil.rmtree(self.output_dir)
+            raise
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _unpacking_dir(self) -> Iterator[Path]:
+        """Has a folder for what is in archives, empty also after a run that was killed."""
+        folder = self.output_dir / UNPACKING_DIR
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_found(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
+        if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
+            return
+        kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
+        number = len(found.cases) + len(found.unused)
+        reasons = sorted({str(error) for error in rejected.values() if error is not None})
+        why = f"; {reasons[0]}" if reasons else ""
+        raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({number} other files{why})")
 
     def _check_options(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.workers < 0:
             raise UsageError(f"workers must be 0 or more, got {self.workers}")
+        if not 0 <= self.temporal_sigma < math.inf:
+            raise UsageError(f"temporal_sigma must be 0 or more frames, got {self.temporal_sigma}")
+        if self.time_limit <= 0:
+            raise UsageError(f"time_limit must be more than 0 seconds, got {self.time_limit}")
+        if self.memory_limit < 0:
+            raise UsageError(f"memory_limit must be 0 or more GiB, got {self.memory_limit}")
+        if self.engine not in (AUTO, *ENGINES):
+            raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
         if self.output_format not in FORMATS:
             raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
         if not self.dataset_dir.is_dir():
@@ -208,6 +348,9 @@ class BatchRunner:
         source, target = self.dataset_dir.resolve(), self.output_dir.resolve()
         if target == source or source in target.parents:
             raise UsageError(f"output folder {target} lies inside the input folder; choose one outside")
+
+    def _reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
+        return {case.name: self._reject(case) for case in found.cases}
 
     def _reject(self, case: InputCase) -> CaseError | None:
         """Returns why a case is not for this bundle, None if it is."""
@@ -224,249 +367,45 @@ class BatchRunner:
             return CaseError(Reason.MODALITY.value, detail, skipped=True)
         return None
 
-    def _describe(
-        self, cases: Sequence[InputCase], unused: Sequence[UnusedFile], rejected: Mapping[str, CaseError | None]
-    ) -> None:
-        for case in cases:
+    def _describe(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
+        for case in found.cases:
             error = rejected[case.name]
             print(f"{case.name}: {case.kind.value}, {'would be segmented' if error is None else error}")
-        for file in unused:
+        for file in found.unused:
             print(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}")
 
-    def _make_output_dir(self) -> None:
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the output folder {self.output_dir}: {error.strerror}") from error
-        if not os.access(self.output_dir, os.W_OK):
-            raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
-
-    def _identify_run(self, weights_sha256: str) -> dict[str, Any]:
+    def _identify_run(self) -> dict[str, Any]:
         options = {
             "output_format": self.output_format,
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
+            "report_page": self.report_page,
+            "temporal_sigma": self.temporal_sigma,
         }
         settings = json.loads(json.dumps(self.settings, default=str))
         return {
-            "weights_sha256": weights_sha256,
-            "config_sha256": hashlib.sha256(self.config.read_bytes()).hexdigest(),
+            "weights_sha256": hash_file(self.weights),
+            "config_sha256": hash_file(self.config),
             "bundle": f"{self.metadata['name']} {self.metadata['version']}",
             "settings": settings,
             "options": options,
+            "engine": {"name": self.engine, **{p: version(p) for p in ENGINES[self.engine].packages}},
             "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
         }
 
-    def _write_summary(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> None:
-        summary = {
+    def _summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             "notice": NOTICE,
             "cases": dict(counts),
             "seconds": round(seconds, 2),
             "labels": self.labels,
             "device": str(self.segmenter.device),
-            "precision": "float32",
+            "precision": ENGINES[self.engine].precision,
             "python": platform.python_version(),
             **identity,
         }
-        write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
 
 
-class _Run:
-    """The cases of one run on their way: read by workers, through the network in batches, written by workers."""
-
-    def __init__(
-        self, segmenter: Segmenter, writer: CaseWriter, labels: Mapping[int, str], batch_size: int, workers: int
-    ) -> None:
-        self.segmenter, self.writer, self.labels = segmenter, writer, labels
-        self.batch_size, self.workers = batch_size, workers
-
-    def segment(self, cases: Sequence[InputCase]) -> Iterator[list[Row]]:
-        """Yields the rows of each case; in the order in which they end."""
-        singles = [case for case in cases if case.kind is not InputKind.CINE]
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            submit = pool.submit if self.workers else _call
-            ahead = self.batch_size + CASES_AHEAD * self.workers
-            try:
-                yield from _map_ahead(
-                    submit, _call_now, self._infer(_map_ahead(submit, self._read, singles, ahead)), ahead
-                )
-            finally:
-                pool.shutdown(cancel_futures=True)
-        for case in cases:
-            if case.kind is InputKind.CINE:
-                yield self._segment_cine(case)
-
-    def _read(self, case: InputCase) -> tuple[InputCase, dict[str, Any] | CaseError, float]:
-        started = time.perf_counter()
-        try:
-            data: dict[str, Any] | CaseError = self.segmenter.read(case.paths)
-        except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
-            data = _case_error(Reason.UNREADABLE, _explain(case, error))
-        return case, data, time.perf_counter() - started
-
-    def _infer(
-        self, items: Iterable[tuple[InputCase, dict[str, Any] | CaseError, float]]
-    ) -> Iterator[Callable[[], list[Row]]]:
-        """Yields what is left to be done for each case behind the network."""
-        for chunk in _chunks(items, self.batch_size):
-            groups: dict[tuple[int, ...], list[tuple[InputCase, dict[str, Any], float]]] = {}
-            for case, data, seconds in chunk:
-                if isinstance(data, CaseError):
-                    yield partial(self._finish, case, data, seconds)
-                else:
-                    groups.setdefault(tuple(data["image"].shape), []).append((case, data, seconds))
-            for group in groups.values():
-                started = time.perf_counter()
-                results = self._infer_batch([data for _, data, _ in group])
-                share = (time.perf_counter() - started) / len(group)
-                for (case, _, seconds), result in zip(group, results, strict=True):
-                    yield partial(self._finish, case, result, seconds + share)
-
-    def _infer_batch(self, data: list[dict[str, Any]]) -> Sequence[dict[str, Any] | CaseError]:
-        try:
-            return self.segmenter.infer(data)
-        except Exception as error:  # noqa: BLE001 - out of memory, for one, costs this batch only
-            return [_case_error(Reason.NETWORK, error)] * len(data)
-
-    def _finish(self, case: InputCase, result: dict[str, Any] | CaseError, seconds: float) -> list[Row]:
-        if isinstance(result, CaseError):
-            return [_failed_row(case, result, seconds)]
-        started = time.perf_counter()
-        try:
-            label = self.segmenter.make_label_map(result)
-            output, spacing = self.writer.write(case, label)
-        except Exception as error:  # noqa: BLE001 - a full disk or an object that cannot be written
-            return [_failed_row(case, _case_error(Reason.OUTPUT, error), seconds)]
-        measurements = measure_labels(label, self.labels, spacing)
-        confidence = self.segmenter.measure_confidence(result)
-        seconds += time.perf_counter() - started
-        return self._rows(case, output, label.shape, measurements, confidence, seconds)
-
-    def _segment_cine(self, case: InputCase) -> list[Row]:
-        started = time.perf_counter()
-        pixels: dict[int, list[int]] = {index: [] for index in self.labels}
-        confidence: dict[int, list[float]] = {}
-        shape: tuple[int, ...] = ()
-
-        def labels() -> Iterator[np.ndarray]:
-            nonlocal shape
-            for batch in _chunks(self.segmenter.read_frames(case.paths[0]), self.batch_size):
-                for result in self.segmenter.infer(batch):
-                    label = self.segmenter.make_label_map(result)
-                    shape = (*label.shape, len(pixels[1]) + 1)
-                    for index, counts in pixels.items():
-                        counts.append(int((label == index).sum()))
-                    for index, value in self.segmenter.measure_confidence(result).items():
-                        confidence.setdefault(index, []).append(value)
-                    yield label
-
-        try:
-            output = self.writer.write_cine(case, labels())
-        except Exception as error:  # noqa: BLE001 - a frame that cannot be decoded, a full disk
-            reason = Reason.OUTPUT if isinstance(error, OSError) else Reason.UNREADABLE
-            return [_failed_row(case, _case_error(reason, error), time.perf_counter() - started)]
-        counted = {self.labels[index]: counts for index, counts in pixels.items()}
-        measurements = measure_frames(counted, shape[0] * shape[1])
-        means = {index: float(np.mean(values)) for index, values in confidence.items()}
-        return self._rows(case, output, shape, measurements, means, time.perf_counter() - started)
-
-    def _rows(
-        self,
-        case: InputCase,
-        output: Path,
-        shape: Sequence[int],
-        measurements: Sequence[Measurement],
-        confidence: Mapping[int, float],
-        seconds: float,
-    ) -> list[Row]:
-        rows = []
-        detail = self.writer.why_no_overlay(case)
-        for index, measurement in zip(self.labels, measurements, strict=True):
-            row = _row(case, seconds)
-            row.output = output.relative_to(self.writer.folder).as_posix()
-            row.shape = " x ".join(map(str, shape))
-            for name, value in asdict(measurement).items():
-                setattr(row, name, value)
-            row.confidence = round(confidence[index], 4) if index in confidence else None
-            row.flag = "" if measurement.pixels else "nothing found"
-            row.detail = detail
-            rows.append(row)
-        return rows
-
-
-def _row(case: InputCase, seconds: float) -> Row:
-    row = Row(case=case.name, kind=case.kind.value, seconds=round(seconds, 3))
-    if case.dicom is not None:
-        row.study_uid, row.series_uid = case.dicom.study_uid, case.dicom.series_uid
-    return row
-
-
-def _failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:
-    row = _row(case, seconds)
-    row.status = "skipped" if error.skipped else "failed"
-    row.reason, row.detail = error.reason, error.detail
-    if not error.skipped:
-        logger.warning("%s: %s", case.name, error)
-    return row
-
-
-def _case_error(reason: Reason, error: BaseException) -> CaseError:
-    while error.__cause__ is not None:  # MONAI wraps a transform's error in one about the transform
-        error = error.__cause__
-    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, DicomError):  # says more precisely what is wrong
-        return CaseError(error.reason.value, error.detail)
-    return CaseError(reason.value, detail)
-
-
-def _explain(case: InputCase, error: Exception) -> Exception:
-    """Returns what is wrong with a file in plainer words, where they can be had."""
-    try:
-        if case.paths[0].stat().st_size == 0:
-            return ValueError("the file is empty")
-        if case.kind is InputKind.IMAGE:
-            with Image.open(case.paths[0]) as image:
-                image.load()
-    except UnidentifiedImageError:
-        return ValueError("the file is cut off, or not the image that its name says")
-    except Exception as plainer:  # noqa: BLE001 - Pillow's own words for a picture that it cannot decode
-        return plainer
-    return error
-
-
-def _identify_input(case: InputCase) -> str:
-    """Returns a short hash of the sizes and times of a case's files, which changes when they do; empty without them."""
-    try:
-        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
-    except OSError:  # the reason comes when it is read
-        return ""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _call_now(function: Callable[[], Out]) -> Out:
-    return function()
-
-
-def _call(function: Callable[[In], Out], argument: In) -> Future[Out]:
-    future: Future[Out] = Future()
-    future.set_result(function(argument))
-    return future
-
-
-def _map_ahead(
-    submit: Callable[..., Future[Out]], function: Callable[[In], Out], items: Iterable[In], ahead: int
-) -> Iterator[Out]:
-    """Maps in workers, in order, with at most ``ahead`` results waiting."""
-    waiting: list[Future[Out]] = []
-    for item in items:
-        waiting.append(submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
-
-
-def _chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.data import decollate_batch, list_data_collate
 from monai.inferers import Inferer
-from monai.transforms import Compose, LoadImaged, SaveImaged
-from monai.utils import ImageMetaKey
+from monai.transforms import Compose, SaveImaged
+from monai.utils import convert_to_tensor
 
 from mobileutr_monai.data.dicom import DicomReader
+from mobileutr_monai.inference.engines import Predictor
+from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.networks import MobileUtr
 
 __all__ = ["Segmenter"]
+
+# Between the threshold and the two around it, in logits.
+_STEP = math.log(0.7 / 0.3)
+# Logits of a volume that are made probabilities at a time.
+_VALUES_AT_ONCE = 2**22
 
 
 class Segmenter:
@@ -31,6 +38,12 @@ class Segmenter:
             is left out, as MONAI Label does.
         to_probabilities: gives ``pred`` as probabilities, one channel or background first.
         frame_reader: reads the frames of cines; a bundle without one takes none.
+        threshold: probability at and above which ``postprocessing`` takes a pixel for the label, of one channel.
+
+    Attributes:
+        predictor: computes the logits; the network itself, unless an engine takes its place.
+        reader: reads cases with ``preprocessing``, up to what ``infer`` takes.
+        spatial_dims: 2 for images, 3 for volumes.
     """
 
     def __init__(
@@ -42,53 +55,21 @@ class Segmenter:
         postprocessing: Compose,
         to_probabilities: Callable[[Mapping], Mapping],
         frame_reader: DicomReader | None = None,
+        threshold: float = 0.5,
     ) -> None:
         self.network, self.device = network, torch.device(device)
-        self.preprocessing, self.inferer = preprocessing, inferer
+        self.predictor: Predictor = network
+        self.inferer = inferer
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
         self.to_probabilities = to_probabilities
-        self.frame_reader = frame_reader
-        self._after_loading = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
-
-    @property
-    def spatial_dims(self) -> int:
-        """2 for images, 3 for volumes."""
-        return int(self.network.spatial_dims)
-
-    def read(self, paths: Sequence[Path]) -> dict[str, Any]:
-        """Returns a dictionary with the preprocessed ``image`` of a file, or of the files of a series.
-
-        Raises:
-            ValueError: the file has another number of dimensions or channels than the network takes, or has NaN.
-        """
-        source = [str(path) for path in paths]
-        return self._checked(self.preprocessing({"image": source if len(source) > 1 else source[0]}))
-
-    def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yields what ``read`` returns for each frame of a cine, decoding one at a time."""
-        if self.frame_reader is None:
-            raise ValueError("the bundle has no frame_reader for cines")
-        for array, meta in self.frame_reader.iter_data(path):
-            meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)  # as LoadImaged does
-            image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
-            yield self._checked(self._after_loading({"image": image}))
-
-    def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
-        shape = tuple(data["image"].shape)
-        channels, dims = self.network.in_channels, self.spatial_dims
-        if (shape[0], len(shape) - 1) != (channels, dims):
-            raise ValueError(
-                f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {channels} and {dims}"
-            )
-        if not torch.isfinite(data["image"]).all():
-            raise ValueError("has values that are no numbers (NaN or infinite); replace them")
-        return data
+        self.threshold, self.spatial_dims = threshold, int(network.spatial_dims)
+        self.reader = CaseReader(preprocessing, network.in_channels, self.spatial_dims, frame_reader)
 
     @torch.inference_mode()
     def infer(self, data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Adds the logits ``pred`` to images of one size, which go through the network together."""
         batch = list_data_collate(data)
-        batch["pred"] = self.inferer(batch["image"].to(self.device), self.network).cpu()
+        batch["pred"] = self.inferer(batch["image"].to(self.device), self.predictor).cpu()
         results: list[dict[str, Any]] = decollate_batch(batch)
         return results
 
@@ -102,14 +83,34 @@ class Segmenter:
         # MONAI reads images as (column, row); files and people have rows first. A volume still has its channel.
         return label.T if self.spatial_dims == 2 else label[0]
 
-    def measure_confidence(self, result: Mapping[str, Any], threshold: float = 0.5) -> dict[int, float]:
-        """Returns label index -> mean probability of the label over its pixels, without labels that are nowhere."""
-        probabilities = np.asarray(self.to_probabilities({"pred": result["pred"]})["pred"])
-        if len(probabilities) == 1:
-            regions = {1: probabilities[0] >= threshold}
-            values = {1: probabilities[0]}
-        else:
-            winner = probabilities.argmax(axis=0)
-            regions = {index: winner == index for index in range(1, len(probabilities))}
-            values = {index: probabilities[index] for index in regions}
-        return {index: float(values[index][region].mean()) for index, region in regions.items() if region.any()}
+    def measure_confidence(self, result: Mapping[str, Any]) -> dict[int, float]:
+        """Returns label index -> how stable the label's area is, from 0 to 1, without labels that are nowhere.
+
+        That is the Dice of the areas above a higher and a lower probability, 0.7 and 0.3 around a threshold of 0.5,
+        after the stability score of Segment Anything (Kirillov et al., arXiv 2304.02643), which takes their IoU. It is
+        no confidence yet: ``QualityCheck`` makes it one. Pixels are those of the network's grid.
+        """
+        logits = convert_to_tensor(result["pred"], track_meta=False)
+        one = len(logits) == 1
+        low, high = _thresholds_around(self.threshold if one else 0.5)
+        # Of each label: its own area, the larger and the smaller one.
+        areas = np.zeros((1 if one else len(logits) - 1, 3), dtype=np.int64)
+        planes = max(1, _VALUES_AT_ONCE // max(1, logits[:, 0].numel()))
+        for part in torch.split(logits, planes, dim=1):
+            probabilities = convert_to_tensor(self.to_probabilities({"pred": part})["pred"], track_meta=False)
+            winner = None if one else probabilities.argmax(dim=0)
+            for index, values in enumerate(probabilities if one else probabilities[1:], start=1):
+                region = values >= self.threshold if winner is None else winner == index
+                areas[index - 1] += [int(mask.sum()) for mask in (region, values >= low, values >= high)]
+        return {
+            index: float(2 * smaller / max(1, smaller + larger))
+            for index, (own, larger, smaller) in enumerate(areas.tolist(), start=1)
+            if own
+        }
+
+
+def _thresholds_around(threshold: float) -> tuple[float, float]:
+    """Returns the probabilities 0.3 and 0.7 for a threshold of 0.5, for others as far from it in logits."""
+    middle = math.log(threshold / (1 - threshold))
+    low, high = (1 / (1 + math.exp(-middle - step)) for step in (-_STEP, _STEP))
+    return low, high

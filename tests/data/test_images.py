@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from monai.data import PILReader
+from monai.transforms import LoadImage
 from PIL import Image
 
-from mobileutr_monai.data.images import to_mask, to_mode
+from mobileutr_monai.data.images import PictureReader, to_mask, to_mode
 
 
 class Example(NamedTuple):
@@ -144,3 +148,41 @@ def test_a_tinted_jpeg_mask_is_grey(tmp_path: Path) -> None:
         values = to_mask(image)
     assert values.min() >= 0
     assert values[0, 0] < 10 and values[0, -1] > 240
+
+
+def test_a_picture_is_read_as_monai_reads_it_in_the_mode_asked_for(tmp_path):
+    EXAMPLES["RGB"].image.save(tmp_path / "a.png")
+    reader = PictureReader("L")
+    values, meta = reader.get_data(reader.read(tmp_path / "a.png"))
+    assert values[:, 0].tolist() == EXAMPLES["RGB"].grey
+    assert meta["spatial_shape"].tolist() == [2, 1]
+
+
+def test_files_of_one_channel_each_are_stacked_as_monai_does(tmp_path):
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in paths:
+        EXAMPLES["L"].image.save(path)
+    values, expected = (LoadImage(reader=reader)(paths) for reader in (PictureReader("L"), PILReader()))
+    assert values.shape == expected.shape == (2, 3, 1)
+    assert np.array_equal(values.numpy(), expected.numpy())
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_size_beyond_the_limit_is_an_error_before_anything_is_decoded(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[16:24] = struct.pack(">LL", 9000, 11000)
+    data[29:33] = struct.pack(">L", zlib.crc32(data[12:29]))
+    (tmp_path / "a.png").write_bytes(data)
+    reader = PictureReader()
+    with pytest.raises(ValueError, match="9000 x 11000 pixels are declared, the most is"):
+        reader.get_data(reader.read(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"", "the file is empty"), (b"GIF87", "cut off, or not the image")])
+def test_what_is_no_picture_is_an_error_that_names_it(tmp_path, content, words):
+    (tmp_path / "a.png").write_bytes(content)
+    reader = PictureReader()
+    with pytest.raises(ValueError, match=words) as error:
+        reader.get_data(reader.read(tmp_path / "a.png"))
+    assert str(tmp_path / "a.png") in str(error.value)

@@ -163,3 +163,18 @@ def test_does_not_install_what_another_run_left(
 def test_names_the_file_when_there_is_nothing_to_resume(train: Train, ckpt_dir: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"nothing to resume: {ckpt_dir}/training/last.pt does not exist"):
         train([0.1], resume=True)
+
+
+def test_a_second_run_of_the_same_objects_installs_its_own_best(ckpt_dir: Path) -> None:
+    network, scores = nn.Linear(1, 1), iter([0.9, 0.2])
+    nn.init.zeros_(network.weight)
+    evaluator = Engine(lambda engine, batch: None)
+    trainer = Engine(lambda engine, batch: network.weight.data.add_(1))
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: evaluator.state.metrics.update(val_mean_dice=next(scores))
+    )
+    TrainingCheckpoint(ckpt_dir, {"network": network}, network, evaluator, "val_mean_dice").attach(trainer)
+    for rounds in (1, 2):  # as MonaiAlgo does
+        trainer.state.max_epochs = rounds
+        trainer.run([0], max_epochs=rounds)
+        assert weight_in(ckpt_dir / "model.pt") == rounds

@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from mobileutr_monai.data.dicom_scale import read_tissue
+from mobileutr_monai.inference.thumbnails import read_thumbnail, thumbnail_path
 
 ROOT = Path(__file__).resolve().parents[2]
 DICOM = ROOT.parent / "shared" / "data" / "dicom"
@@ -128,6 +129,29 @@ def test_overlays_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_p
     assert (tmp_path / "whole" / "US1_J2KR_overlay.png").is_file()
 
 
+@pytest.mark.parametrize("overlays", [True, False])
+def test_thumbnails_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_path, overlays):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "OBXXXX1A_rle_2frame.dcm", "US1_J2KR.dcm", "examples_ybr_color.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    rows = run(IMAGES, tmp_path / "in", tmp_path / "out", overlays=overlays)
+    for name in ("OBXXXX1A_rle", "OBXXXX1A_rle_2frame"):
+        top, left, bottom, right = read_tissue(tmp_path / "in" / f"{name}.dcm")
+        (thumbnail,) = read_thumbnail(thumbnail_path(tmp_path / "out", name))
+        assert thumbnail["width"] / thumbnail["height"] == pytest.approx((right - left) / (bottom - top), rel=0.01)
+        assert (bottom, right) != (600, 800) or (top, left) != (0, 0), "there is something outside"
+    sums = np.asarray(nib.load(tmp_path / "out" / f"{name}_mask.nii.gz").dataobj).sum(axis=(0, 1))
+    assert thumbnail["name"] == f"frame {sums.argmax() + 1} of 2{', largest area' if sums.any() else ''}"
+    for name in ("US1_J2KR", "examples_ybr_color"):  # a still and a cine without regions
+        assert not thumbnail_path(tmp_path / "out", name).exists()
+        what = "overlay" if overlays else "picture"
+        assert rows[f"{name}.dcm"]["detail"].startswith(f"no {what}: it states no regions")
+    run(IMAGES, tmp_path / "in", tmp_path / "whole", overlays=overlays, whole_overlays=True)
+    assert thumbnail_path(tmp_path / "whole", "US1_J2KR").is_file()
+    (thumbnail,) = read_thumbnail(thumbnail_path(tmp_path / "whole", "OBXXXX1A_rle"))
+    assert thumbnail["width"] / thumbnail["height"] == pytest.approx(800 / 600, rel=0.01)
+
+
 def test_a_cine_becomes_a_stack_of_masks_and_a_capture(run, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copyfile(DICOM / "us" / "OBXXXX1A_rle_2frame.dcm", tmp_path / "in" / "cine")
@@ -175,7 +199,9 @@ def test_no_patient_name_is_printed_or_written_to_the_report(run, tmp_path, caps
     (tmp_path / "in" / "b.dcm").write_bytes((tmp_path / "in" / "a.dcm").read_bytes()[:-5000])
     run(IMAGES, tmp_path / "in", tmp_path / "out")
     said = capsys.readouterr()
-    reports = "".join((tmp_path / "out" / name).read_text() for name in ("report.csv", "report.json", "run.json"))
+    reports = "".join(
+        (tmp_path / "out" / name).read_text() for name in ("report.csv", "report.json", "report.html", "run.json")
+    )
     assert "SECRET" not in said.out + said.err + caplog.text + reports
 
 

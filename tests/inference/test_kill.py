@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,3 +58,6 @@ def test_goes_on_to_what_an_uninterrupted_run_gives(command, tmp_path, number):
     assert len(expected) == IMAGES
     assert {path.name: path.read_bytes() for path in output.glob("*_mask.png")} == expected
     assert read_report(output) == read_report(whole)
+    pages = [re.findall('"data:image[^"]*"', (folder / "report.html").read_text()) for folder in (output, whole)]
+    assert len(pages[0]) == 2 * IMAGES, "a picture and contours of every case, also of those done before the stop"
+    assert pages[0] == pages[1]

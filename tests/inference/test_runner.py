@@ -64,8 +64,9 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
     out = tmp_path / "out"
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     names = ("a", "B", "sub/c")
-    reports = {"report.csv", "report.json", "run.json"}
-    assert written == {f"{n}_{k}.png" for n in names for k in ("mask", "overlay")} | reports
+    reports = {"report.csv", "report.json", "report.html", "run.json", ".lock"}
+    thumbnails = {f".thumbnails/{n}.json" for n in names}
+    assert written == {f"{n}_{k}.png" for n in names for k in ("mask", "overlay")} | reports | thumbnails
     rows = read_report(out)
     assert [row["case"] for row in rows] == ["B.JPG", "a.jpg", "notes.txt", "sub/c.png"]
     assert (rows[2]["status"], rows[2]["reason"]) == ("skipped", "not an image")
@@ -85,6 +86,14 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
 def test_overlays_can_be_left_out(make_runner, folder, tmp_path):
     make_runner(overlays=False).run()
     assert not list((tmp_path / "out").rglob("*_overlay.png"))
+
+
+def test_the_page_can_be_left_out_and_an_old_one_is_gone(make_runner, folder, tmp_path):
+    make_runner().run()
+    assert (tmp_path / "out" / "report.html").is_file()
+    make_runner(report_page=False).run()
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert not list((tmp_path / "out" / ".thumbnails").rglob("*.json"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
@@ -172,6 +181,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, f
     lines = (out / "report.csv").read_text().splitlines(keepends=True)
     (out / "report.csv").write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the second case
     (out / "a_mask.png").unlink()
+    (out / "report.html").unlink()
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
     make_runner().run()
     assert "1 of 3 cases are done" in caplog.text
@@ -179,6 +189,8 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, f
     assert out.joinpath("sub/c_mask.png").stat().st_mtime_ns > times[out / "sub" / "c_mask.png"]
     for path in (tmp_path / "whole").rglob("*.png"):
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
+    assert (out / "report.html").read_text().count('class="case">') == 4
+    assert (out / "report.html").read_text().count("data:image/jpeg") == 3, "also of what was done before the stop"
     without_seconds = [[{**row, "seconds": ""} for row in read_report(run)] for run in (tmp_path / "whole", out)]
     assert without_seconds[0] == without_seconds[1]
 

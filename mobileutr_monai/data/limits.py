@@ -1,0 +1,54 @@
+"""How much one input may declare: held against before anything is allocated or inflated.
+
+They are generous for images of patients and end what a few lying bytes can ask for. Within them a case still has to fit
+into the memory and the time that the runner gives it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "MAX_HEADER_ELEMENTS",
+    "MAX_IMAGE_PIXELS",
+    "MAX_INFLATED_BYTES",
+    "MAX_VOLUME_MM3",
+    "MAX_VOLUME_VOXELS",
+    "BoundedReader",
+]
+
+MAX_IMAGE_PIXELS = 2**28 // 3
+"""Of a picture, or a frame of DICOM: 9459 x 9459, 256 MiB as RGB. A mammogram has 20 million."""
+
+MAX_VOLUME_VOXELS = 2**30
+"""Of a volume: 512 x 512 x 4096, 4 GiB as float32."""
+
+MAX_VOLUME_MM3 = 2**30
+"""Of the box around a volume, in mm3, 1.07 cubic metres: what resampling to voxels of 1 mm makes voxels of."""
+
+MAX_HEADER_BYTES = 2**28
+"""Of all that comes before the values: elements before the pixels of DICOM, extensions of NIfTI."""
+
+MAX_HEADER_ELEMENTS = 2**18
+"""Of elements and sequence items before the pixels of DICOM: in memory each is a hundred times its least 8 bytes."""
+
+MAX_INFLATED_BYTES = 2**29
+"""Of the data set of a deflated DICOM file."""
+
+
+class BoundedReader(io.BufferedReader):
+    """A file of which never more is asked for than it holds.
+
+    Python's own files allocate what they are asked for first: 4 GiB for an element that says to be so long.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self.size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))

@@ -1,0 +1,159 @@
+"""How far a result can be relied on: a calibrated confidence, and flags in fixed words."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from mobileutr_monai.inference.report import Measurement
+
+__all__ = ["Flag", "LabelQuality", "QualityCheck"]
+
+logger = logging.getLogger(__name__)
+
+SIZE_UNITS = ("percent", "ml")
+
+
+class Flag(str, Enum):
+    """Why somebody should look at a result, in the order in which they are listed."""
+
+    NOTHING = "nothing found"
+    LOW_CONFIDENCE = "low confidence"
+    PIECES = "many pieces"
+    SIZE = "unusual size"
+    JUMPS = "jumps between frames"
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """What was fitted for one label.
+
+    Attributes:
+        raw, dice: knots of the line from the network's own estimate to the Dice to expect; constant outside of them.
+        lowest_confidence: a lower one is flagged.
+        most_pieces: more components are flagged.
+        size_range: smallest and largest size that is not flagged.
+        size_unit: ``percent`` of the image, or ``ml``, which is checked only where the file says how large a voxel is.
+    """
+
+    raw: Sequence[float]
+    dice: Sequence[float]
+    lowest_confidence: float
+    most_pieces: int
+    size_range: Sequence[float]
+    size_unit: str
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != len(self.dice) or not self.raw:
+            raise ValueError(f"raw and dice must have as many knots, got {len(self.raw)} and {len(self.dice)}")
+        if any(np.diff(self.raw) <= 0) or any(np.diff(self.dice) < 0):
+            raise ValueError(f"knots must rise, got raw {list(self.raw)} and dice {list(self.dice)}")
+        if not 0 <= self.dice[0] <= self.dice[-1] <= 1:
+            raise ValueError(f"dice must be from 0 to 1, got {list(self.dice)}")
+        if self.size_unit not in SIZE_UNITS:
+            raise ValueError(f"size_unit must be one of {', '.join(SIZE_UNITS)}, got {self.size_unit!r}")
+
+    def calibrate(self, raw: float) -> float:
+        """Returns the Dice to expect."""
+        return float(np.interp(raw, self.raw, self.dice))
+
+
+class QualityCheck:
+    """Gives results a confidence, which is the Dice to expect, and flags.
+
+    Both hold for the weights and settings that they were fitted with by ``scripts/calibrate_bundle.py``: ask
+    ``for_weights`` first. Without a calibration the confidence is None, and flags are those that need none.
+
+    Args:
+        calibration: ``weights_sha256`` and ``settings`` that it was fitted with and ``labels``, index -> what
+            ``LabelQuality`` takes; empty for a bundle without one.
+        settings: that the results are made with.
+        largest_jump: change of the area from one frame of a cine to the next that is not flagged, as a share of the
+            median area over the frames that have the label.
+
+    Example:
+        >>> QualityCheck().assess(1, 0.9, Measurement("lesion", pixels=120, percent=2.0, components=1))
+        (None, [])
+    """
+
+    def __init__(
+        self,
+        calibration: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        largest_jump: float = 0.5,
+    ) -> None:
+        if largest_jump <= 0:
+            raise ValueError(f"largest_jump must be more than 0, got {largest_jump}")
+        self.calibration, self.settings = dict(calibration or {}), dict(settings or {})
+        self.largest_jump = largest_jump
+        self.labels = {int(i): LabelQuality(**values) for i, values in self.calibration.get("labels", {}).items()}
+
+    def for_weights(self, sha256: str) -> QualityCheck:
+        """Returns what may be used with these weights: this, or one without calibration, which is said in the log."""
+        problem = self._find_problem(sha256)
+        if problem is None:
+            return self
+        logger.warning("confidence stays empty: %s; fit it with scripts/calibrate_bundle.py", problem)
+        return QualityCheck({}, self.settings, self.largest_jump)
+
+    def assess(
+        self, index: int, raw: float | None, measurement: Measurement, frame_pixels: Sequence[int] | None = None
+    ) -> tuple[float | None, list[str]]:
+        """Returns the Dice to expect of one label, None if it is not known, and the values of its flags.
+
+        Args:
+            index: of the label.
+            raw: what ``Segmenter.measure_confidence`` says of it, over a cine its mean; None if the label is nowhere on
+                the grid of the network.
+            frame_pixels: of a cine, the label's pixels in each frame.
+        """
+        if not measurement.pixels:
+            return None, [Flag.NOTHING.value]
+        fitted = self.labels.get(index)
+        confidence = None if fitted is None else fitted.calibrate(0.0 if raw is None else raw)
+        raised = {Flag.JUMPS: frame_pixels is not None and self._jumps(frame_pixels)}
+        if fitted is not None and confidence is not None:
+            size = _measure_size(measurement, fitted.size_unit, frame_pixels)
+            raised |= {
+                Flag.LOW_CONFIDENCE: confidence < fitted.lowest_confidence,
+                Flag.PIECES: (measurement.components or 0) > fitted.most_pieces,
+                Flag.SIZE: size is not None and not fitted.size_range[0] <= size <= fitted.size_range[1],
+            }
+        return confidence, [flag.value for flag in Flag if raised.get(flag)]
+
+    def _find_problem(self, sha256: str) -> str | None:
+        if not self.labels:
+            return "the bundle has no calibration"
+        fitted = str(self.calibration.get("weights_sha256"))
+        if fitted != sha256:
+            return f"the calibration is of weights {fitted[:12]}, these are {sha256[:12]}"
+        current = _to_plain(self.settings)
+        for name, value in self.calibration.get("settings", {}).items():
+            if current.get(name) != value:
+                return f"the calibration is for {name} {value}, not {current.get(name)}"
+        return None
+
+    def _jumps(self, frame_pixels: Sequence[int]) -> bool:
+        pixels = np.asarray(frame_pixels, dtype=float)
+        return bool((np.abs(np.diff(pixels)) > self.largest_jump * np.median(pixels[pixels > 0])).any())
+
+
+def _measure_size(measurement: Measurement, unit: str, frame_pixels: Sequence[int] | None) -> float | None:
+    """Returns the label's size, of a cine the mean over the frames that have it."""
+    if unit == "ml":
+        return measurement.volume_ml
+    if frame_pixels is None:
+        return measurement.percent
+    return measurement.percent * len(frame_pixels) / sum(pixels > 0 for pixels in frame_pixels)
+
+
+def _to_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values as a JSON file has them."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain

@@ -1,0 +1,75 @@
+"""Reading of cases with a bundle's own transforms, up to what the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, LoadImaged
+from monai.utils import ImageMetaKey
+
+from mobileutr_monai.data.dicom import DicomReader
+
+__all__ = ["CaseReader", "check_image"]
+
+
+class CaseReader:
+    """Reads and preprocesses; without the network, so that it can be sent to another process.
+
+    Args:
+        preprocessing: gives ``image`` from a path; ``LoadImaged`` first.
+        channels: that the network takes.
+        spatial_dims: 2 for images, 3 for volumes.
+        frame_reader: reads the frames of cines; a bundle without one takes none.
+    """
+
+    def __init__(
+        self, preprocessing: Compose, channels: int, spatial_dims: int, frame_reader: DicomReader | None = None
+    ) -> None:
+        self.preprocessing, self.frame_reader = preprocessing, frame_reader
+        self.channels, self.spatial_dims = channels, spatial_dims
+        self._after_loading = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
+
+    def read(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Returns a dictionary with the preprocessed ``image`` of a file, or of the files of a series.
+
+        Raises:
+            ValueError: the file has another number of dimensions or channels than the network takes, or has NaN.
+        """
+        source = [str(path) for path in paths]
+        return self._checked(self.preprocessing({"image": source if len(source) > 1 else source[0]}))
+
+    def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
+        """Yields what ``read`` returns for each frame of a cine, decoding one at a time."""
+        if self.frame_reader is None:
+            raise ValueError("the bundle has no frame_reader for cines")
+        for array, meta in self.frame_reader.iter_data(path):
+            meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)  # as LoadImaged does
+            image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
+            yield self._checked(self._after_loading({"image": image}))
+
+    def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
+        check_image(data["image"], self.channels, self.spatial_dims)
+        return data
+
+
+def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
+    """Holds an image against what the network takes.
+
+    Shape:
+        - image: (channels, height, width) or (channels, x, y, z).
+
+    Raises:
+        ValueError: it has another number of dimensions or channels, or NaN.
+    """
+    shape = tuple(image.shape)
+    if (shape[0], len(shape) - 1) != (channels, spatial_dims):
+        raise ValueError(
+            f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {channels} and {spatial_dims}"
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError("has values that are no numbers (NaN or infinite); replace them")
