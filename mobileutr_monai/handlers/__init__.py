@@ -1,9 +1,19 @@
 """Ignite handlers that MONAI lacks."""
 
 from mobileutr_monai.handlers.checkpoint import TrainingCheckpoint
+from mobileutr_monai.handlers.finite_gradients import FiniteGradients
 from mobileutr_monai.handlers.log import EpochLog, ProgressBar
 from mobileutr_monai.handlers.overlap import Precision, Recall
 from mobileutr_monai.handlers.seed import EpochSeed
 from mobileutr_monai.handlers.weight_average import WeightAverage
 
-__all__ = ["EpochLog", "EpochSeed", "Precision", "ProgressBar", "Recall", "TrainingCheckpoint", "WeightAverage"]
+__all__ = [
+    "EpochLog",
+    "EpochSeed",
+    "FiniteGradients",
+    "Precision",
+    "ProgressBar",
+    "Recall",
+    "TrainingCheckpoint",
+    "WeightAverage",
+]

@@ -130,6 +130,6 @@ print("rounds", algo.trainer.state.epoch, "val_mean_dice" in metrics)
 
 def test_it_takes_part_in_federated_learning(packed, bare_python, tmp_path):
     name, size = SMALL[packed.name]
-    overrides = json.dumps({name.lstrip("-"): json.loads(size), "batch_size": 2})
+    overrides = json.dumps({name.lstrip("-"): json.loads(size), "batch_size": 2, "precision": "float32"})
     process = run(bare_python, "-c", FEDERATED, overrides, tmp_path, cwd=packed)
     assert process.stdout.split()[-3:] == ["rounds", "2", "True"]
