@@ -62,7 +62,7 @@ def save_label_volume(label: np.ndarray, source: nib.nifti1.Nifti1Image, path: P
     """
     header = nib.nifti1.Nifti1Header()
     header.set_xyzt_units(xyz=read_unit(source.header))
-    output = nib.nifti1.Nifti1Image(label.astype(np.uint8), source.affine, header)
+    output = nib.nifti1.Nifti1Image(np.asarray(label, np.uint8), source.affine, header)
     output.set_sform(source.affine, max(1, int(source.header["sform_code"])))
     output.set_qform(source.affine, max(1, int(source.header["qform_code"])), strip_shears=True)
     # nibabel would put the time and the name into the gzip header; without them a run's bytes are the same every time.

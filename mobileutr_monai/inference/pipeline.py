@@ -108,17 +108,22 @@ class Pipeline:
     def _infer(self, items: Iterable[ReadCase]) -> Iterator[Callable[[], tuple[InputCase, list[Row]]]]:
         """Yields what is left to be done for each case behind the network."""
         for chunk in _chunks(items, self.batch_size):
-            groups: dict[tuple[int, ...], list[tuple[InputCase, dict[str, Any], float]]] = {}
-            for case, data, seconds in chunk:
+            groups: dict[tuple[int, ...], tuple[list[tuple[InputCase, float]], list[dict[str, Any]]]] = {}
+            while chunk:  # taken out, so that nobody holds an image longer than the network needs it
+                case, data, seconds = chunk.pop(0)
                 if isinstance(data, CaseError):
                     yield partial(self._finish, case, data, seconds)
                 else:
-                    groups.setdefault(tuple(data["image"].shape), []).append((case, data, seconds))
-            for group in groups.values():
+                    cases, images = groups.setdefault(tuple(data["image"].shape), ([], []))
+                    cases.append((case, seconds))
+                    images.append(data)
+            del data
+            for cases, images in groups.values():
                 started = time.perf_counter()
-                results = self._infer_batch([data for _, data, _ in group])
-                share = (time.perf_counter() - started) / len(group)
-                for (case, _, seconds), result in zip(group, results, strict=True):
+                results = self._infer_batch(images)
+                images.clear()
+                share = (time.perf_counter() - started) / len(cases)
+                for (case, seconds), result in zip(cases, results, strict=True):
                     yield partial(self._finish, case, result, seconds + share)
 
     def _infer_batch(self, data: list[dict[str, Any]]) -> Sequence[dict[str, Any] | CaseError]:
@@ -134,10 +139,11 @@ class Pipeline:
             return case, [failed_row(case, result, seconds)]
         started = time.perf_counter()
         try:
-            label = self.segmenter.make_label_map(result)
             confidence = self.segmenter.measure_confidence(result)
+            label = self.segmenter.make_label_map(result)
         except Exception as error:  # noqa: BLE001 - as for the network
             return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
+        result.clear()  # logits and image of a volume are larger than what writing it takes
         written = self._call("write", case, label)
         seconds += time.perf_counter() - started
         if isinstance(written, CaseError):
@@ -275,8 +281,8 @@ def _map_ahead(
         waiting.append(submit(function, item))
         if len(waiting) > ahead:
             yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
+    while waiting:
+        yield waiting.pop(0).result()
 
 
 def _chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:

@@ -12,6 +12,9 @@ from monai.utils import convert_to_tensor
 
 __all__ = ["ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd"]
 
+# Pixels that are compared at a time: what torch's argmax returns takes 8 bytes each.
+_PIXELS_AT_ONCE = 2**22
+
 
 class ProbabilitiesToLabelMap(Transform):
     """Makes a label map of probabilities: one channel is thresholded, several are background first and compared.
@@ -29,9 +32,15 @@ class ProbabilitiesToLabelMap(Transform):
         self.threshold = threshold
 
     def __call__(self, probabilities: torch.Tensor) -> torch.Tensor:
-        values = convert_to_tensor(probabilities, track_meta=True)
-        label = values >= self.threshold if values.shape[0] == 1 else values.argmax(dim=0, keepdim=True)
-        out: torch.Tensor = label.to(torch.float32)
+        tracked = convert_to_tensor(probabilities, track_meta=True)
+        values = convert_to_tensor(probabilities, track_meta=False)
+        label = torch.empty((1, *values.shape[1:]), dtype=torch.float32, device=values.device)
+        planes = max(1, _PIXELS_AT_ONCE // max(1, values[0, :1].numel()))
+        for first in range(0, values.shape[1], planes):
+            part = values[:, first : first + planes]
+            found = part[0] >= self.threshold if len(part) == 1 else part.argmax(dim=0)
+            label[0, first : first + planes] = found
+        out: torch.Tensor = MetaTensor(label).copy_meta_from(tracked)
         return out
 
 

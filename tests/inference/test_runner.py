@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,8 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from mobileutr_monai.inference import BatchRunner
+from mobileutr_monai.inference import BatchRunner, Segmenter
+from mobileutr_monai.inference.writers import CaseWriter
 from mobileutr_monai.networks import MobileUtr
 
 
@@ -57,6 +59,28 @@ def folder(tmp_path, samples) -> Path:
 def read_report(folder: Path) -> list[dict[str, str]]:
     with (folder / "report.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_nothing_of_the_network_is_held_while_a_case_is_written(make_runner, folder, monkeypatch):
+    made: list[weakref.ref] = []
+    alive: list[int] = []
+    infer, write = Segmenter.infer, CaseWriter.write
+
+    def watch_infer(self, data):
+        made.extend(weakref.ref(case["image"]) for case in data)
+        results = infer(self, data)
+        made.extend(weakref.ref(result[key]) for result in results for key in ("image", "pred"))
+        return results
+
+    def watch_write(self, case, label):
+        alive.append(sum(tensor() is not None for tensor in made))
+        return write(self, case, label)
+
+    monkeypatch.setattr(Segmenter, "infer", watch_infer)
+    monkeypatch.setattr(CaseWriter, "write", watch_write)
+    make_runner(workers=0, batch_size=1).run()
+    assert alive == [0, 0, 0]
+    assert len(made) == 9
 
 
 def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from mobileutr_monai.transforms import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
+from mobileutr_monai.transforms import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd, label_map
 
 # Probabilities of four columns (channel, row, column), the threshold, and the row of labels.
 PROBABILITIES: dict[str, tuple[Any, float, list[float]]] = {
@@ -31,6 +31,15 @@ def test_decides_by_probability(probabilities: Any, threshold: float, labels: li
     label = ProbabilitiesToLabelMap(threshold)(probabilities)
     assert label.dtype == torch.float32
     assert label.tolist() == [[labels]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    values = torch.rand(channels, 7, 5, 3)
+    whole = ProbabilitiesToLabelMap()(values)
+    monkeypatch.setattr(label_map, "_PIXELS_AT_ONCE", 31)
+    assert torch.equal(ProbabilitiesToLabelMap()(values), whole)
+    assert 0 < whole.mean() < channels
 
 
 ARRAY, DICTIONARY = ProbabilitiesToLabelMap(0.25), ProbabilitiesToLabelMapd(keys="label", threshold=0.25)
