@@ -136,7 +136,7 @@ def describe_report(cases: list[Case]) -> dict[str, Any]:
     failed = [case["dice"] < FAILURE for case in cases]
     flags: dict[str, Callable[[Case], bool]] = {ANY_FLAG: lambda case: bool(case["flags"])}
     for flag in Flag:
-        if flag is not Flag.JUMPS:  # of cines only
+        if flag not in (Flag.JUMPS, Flag.OUTSIDE):  # of cines and of DICOM only
             flags[flag.value] = lambda case, value=flag.value: value in case["flags"]  # type: ignore[misc]
     return {
         "n": len(cases),

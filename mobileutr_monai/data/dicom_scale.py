@@ -9,12 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from mobileutr_monai.data.dicom_errors import DicomReason, as_dicom_errors
 from mobileutr_monai.data.dicom_header import DicomHeader, frame_attributes, is_dicom, numbers, read_header
 
-__all__ = ["PixelSize", "UltrasoundRegion", "find_tissue", "read_pixel_size", "read_tissue", "read_ultrasound_regions"]
+__all__ = [
+    "PixelSize",
+    "UltrasoundRegion",
+    "explain_missing_tissue",
+    "find_outside",
+    "find_tissue",
+    "read_pixel_size",
+    "read_tissue",
+    "read_ultrasound_regions",
+]
 
 # Modalities whose PixelSpacing is a distance in the patient. In projections it is one at the detector, or of no known
 # depth, and in secondary captures it is what the software liked.
@@ -97,6 +107,45 @@ def find_tissue(regions: Sequence[UltrasoundRegion]) -> tuple[int, int, int, int
 def read_tissue(path: str | Path) -> tuple[int, int, int, int] | None:
     """Returns what ``find_tissue`` does for an ultrasound file, None for any other."""
     return find_tissue(read_ultrasound_regions(path)) if is_dicom(path) else None
+
+
+def explain_missing_tissue(file: str | Path | DicomHeader) -> str:
+    """Returns why ``find_tissue`` finds none in an ultrasound image, as the end of a sentence.
+
+    Raises:
+        DicomError: if the file is no DICOM, or broken.
+    """
+    header = _header(file)
+    with as_dicom_errors(header.path, DicomReason.UNREADABLE):
+        formats = [
+            region.get("RegionSpatialFormat") for region in header.dataset.get("SequenceOfUltrasoundRegions") or []
+        ]
+    if _TISSUE in formats:
+        return "the region of tissue that it states does not lie within the image"
+    return "none of the regions that it states is of tissue" if formats else "it states no regions of tissue"
+
+
+def find_outside(path: str | Path) -> np.ndarray | None:
+    """Returns which pixels of an ultrasound file lie in none of the regions of tissue that it states.
+
+    None for other files, and where ``find_tissue`` finds no tissue: nothing is known of them.
+
+    Shape:
+        (rows, columns), bool.
+
+    Raises:
+        DicomError: if the file is broken.
+    """
+    if not is_dicom(path):
+        return None
+    header = _header(path)
+    tissue = [region for region in read_ultrasound_regions(header) if region.is_tissue]
+    if not tissue:
+        return None
+    outside = np.ones((header.rows, header.columns), bool)
+    for region in tissue:
+        outside[region.top : region.bottom, region.left : region.right] = False
+    return outside
 
 
 def read_pixel_size(file: str | Path | DicomHeader) -> PixelSize | None:

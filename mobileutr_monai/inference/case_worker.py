@@ -12,8 +12,9 @@ import numpy as np
 from monai.transforms.utils import reset_ops_id
 from PIL import Image, UnidentifiedImageError
 
-from mobileutr_monai.data.cases import InputCase
+from mobileutr_monai.data.cases import InputCase, InputKind
 from mobileutr_monai.data.dicom_errors import DicomError
+from mobileutr_monai.data.dicom_scale import find_outside
 from mobileutr_monai.data.layout import IMAGE_SUFFIXES
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.inference.report import CaseError, Measurement, Reason, measure_labels
@@ -78,7 +79,8 @@ class CaseWorker:
         """
         try:
             output, spacing = self.writer.write(case, label)
-            measurements = measure_labels(label, self.labels, spacing)
+            outside = find_outside(case.paths[0]) if case.kind is InputKind.STILL else None
+            measurements = measure_labels(label, self.labels, spacing, outside)
         except Exception as error:
             if is_full_disk(error):
                 raise

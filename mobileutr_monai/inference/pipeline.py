@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mobileutr_monai.data.cases import InputCase, InputKind
+from mobileutr_monai.data.dicom_scale import find_outside
 from mobileutr_monai.inference.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report import FLAG_SEPARATOR, CaseError, Reason, Row, measure_frames
@@ -153,17 +154,23 @@ class Pipeline:
     def _segment_cine(self, case: InputCase) -> tuple[InputCase, list[Row]]:
         started = time.perf_counter()
         pixels: dict[int, list[int]] = {index: [] for index in self.labels}
+        beyond: dict[int, int] | None = None
         confidence: dict[int, list[float]] = {}
         shape: tuple[int, ...] = ()
 
         def labels() -> Iterator[np.ndarray]:
-            nonlocal shape
+            nonlocal beyond, shape
             try:
+                outside = find_outside(case.paths[0])
+                beyond = None if outside is None else dict.fromkeys(self.labels, 0)
                 for result in smooth_frames(self._infer_frames(case), self.temporal_sigma):
                     label = self.segmenter.make_label_map(result)
                     shape = (*label.shape, len(next(iter(pixels.values()))) + 1)
                     for index, counts in pixels.items():
-                        counts.append(int((label == index).sum()))
+                        region = label == index
+                        counts.append(int(region.sum()))
+                        if beyond is not None:
+                            beyond[index] += int((region & outside).sum())
                     for index, value in self.segmenter.measure_confidence(result).items():
                         confidence.setdefault(index, []).append(value)
                     yield label
@@ -187,7 +194,8 @@ class Pipeline:
         if failure is not None:
             return case, [failed_row(case, failure, time.perf_counter() - started)]
         counted = {self.labels[index]: counts for index, counts in pixels.items()}
-        measurements = measure_frames(counted, shape[0] * shape[1])
+        outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
+        measurements = measure_frames(counted, shape[0] * shape[1], outside)
         means = {index: float(np.mean(values)) for index, values in confidence.items()}
         written = Written(output, shape, measurements, self.worker.writer.why_no_overlay(case))
         return case, self._rows(case, written, means, time.perf_counter() - started, pixels)

@@ -27,6 +27,7 @@ class Flag(str, Enum):
     LOW_CONFIDENCE = "low confidence"
     PIECES = "many pieces"
     SIZE = "unusual size"
+    OUTSIDE = "outside of the stated regions"
     JUMPS = "jumps between frames"
 
 
@@ -76,6 +77,9 @@ class QualityCheck:
         settings: that the results are made with.
         largest_jump: change of the area from one frame of a cine to the next that is not flagged, as a share of the
             median area over the frames that have the label.
+        most_outside: percent of a label outside of the regions of tissue that an ultrasound states that are not
+            flagged: a mask may reach over their border by a pixel. It is not cut off there, since regions are stated
+            wrongly at times.
 
     Example:
         >>> QualityCheck().assess(1, 0.9, Measurement("lesion", pixels=120, percent=2.0, components=1))
@@ -87,11 +91,14 @@ class QualityCheck:
         calibration: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         largest_jump: float = 0.5,
+        most_outside: float = 1.0,
     ) -> None:
+        if not 0 <= most_outside <= 100:
+            raise ValueError(f"most_outside must be from 0 to 100 percent, got {most_outside}")
         if largest_jump <= 0:
             raise ValueError(f"largest_jump must be more than 0, got {largest_jump}")
         self.calibration, self.settings = dict(calibration or {}), dict(settings or {})
-        self.largest_jump = largest_jump
+        self.largest_jump, self.most_outside = largest_jump, most_outside
         self.labels = {int(i): LabelQuality(**values) for i, values in self.calibration.get("labels", {}).items()}
 
     def for_weights(self, sha256: str) -> QualityCheck:
@@ -100,7 +107,7 @@ class QualityCheck:
         if problem is None:
             return self
         logger.warning("confidence stays empty: %s; fit it with scripts/calibrate_bundle.py", problem)
-        return QualityCheck({}, self.settings, self.largest_jump)
+        return QualityCheck({}, self.settings, self.largest_jump, self.most_outside)
 
     def assess(
         self, index: int, raw: float | None, measurement: Measurement, frame_pixels: Sequence[int] | None = None
@@ -117,7 +124,10 @@ class QualityCheck:
             return None, [Flag.NOTHING.value]
         fitted = self.labels.get(index)
         confidence = None if fitted is None else fitted.calibrate(0.0 if raw is None else raw)
-        raised = {Flag.JUMPS: frame_pixels is not None and self._jumps(frame_pixels)}
+        raised = {
+            Flag.OUTSIDE: (measurement.outside_percent or 0.0) > self.most_outside,
+            Flag.JUMPS: frame_pixels is not None and self._jumps(frame_pixels),
+        }
         if fitted is not None and confidence is not None:
             size = _measure_size(measurement, fitted.size_unit, frame_pixels)
             raised |= {

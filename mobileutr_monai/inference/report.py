@@ -62,6 +62,8 @@ class Measurement:
         diameter_px: the largest distance of two pixels of an image's label.
         components: pieces that do not touch, corners count as touch in neither 2D nor 3D.
         frames: of a cine, those in which the label is.
+        outside_percent: of the label, how much lies outside of the regions of tissue that an ultrasound file states;
+            None where it states none.
     """
 
     label: str
@@ -73,6 +75,7 @@ class Measurement:
     diameter_mm: float | None = None
     components: int | None = None
     frames: int | None = None
+    outside_percent: float | None = None
 
 
 @dataclass
@@ -98,32 +101,40 @@ class Row:
     diameter_mm: float | None = None
     components: int | None = None
     frames: int | None = None
+    outside_percent: float | None = None
     confidence: float | None = None
     flag: str = ""
     seconds: float = 0.0
 
 
 def measure_labels(
-    label: np.ndarray, names: Mapping[int, str], spacing: Sequence[float] | None = None
+    label: np.ndarray,
+    names: Mapping[int, str],
+    spacing: Sequence[float] | None = None,
+    outside: np.ndarray | None = None,
 ) -> list[Measurement]:
     """Measures every label, also those that are not in the label map.
 
     Args:
         names: index -> name.
         spacing: mm along the axes, or None if it is not known.
+        outside: which pixels are outside of what is stated to be tissue, or None if that is not known.
 
     Shape:
-        - label: (rows, columns) or (x, y, z).
+        - label: (rows, columns) or (x, y, z); outside: (rows, columns).
     """
-    return [_measure(label == index, name, spacing) for index, name in names.items()]
+    return [_measure(label == index, name, spacing, outside) for index, name in names.items()]
 
 
-def measure_frames(sums: Mapping[str, Sequence[int]], frame_pixels: int) -> list[Measurement]:
+def measure_frames(
+    sums: Mapping[str, Sequence[int]], frame_pixels: int, outside: Mapping[str, int] | None = None
+) -> list[Measurement]:
     """Measures a cine from the pixels of each label in each frame.
 
     Args:
         sums: label -> pixels, one number a frame.
         frame_pixels: of one frame.
+        outside: label -> those of its pixels that are outside of what is stated to be tissue.
     """
     return [
         Measurement(
@@ -131,12 +142,17 @@ def measure_frames(sums: Mapping[str, Sequence[int]], frame_pixels: int) -> list
             pixels=sum(pixels),
             percent=round(100 * sum(pixels) / (frame_pixels * max(1, len(pixels))), 3),
             frames=sum(value > 0 for value in pixels),
+            outside_percent=None if outside is None else _to_percent(outside[name], sum(pixels)),
         )
         for name, pixels in sums.items()
     ]
 
 
-def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None) -> Measurement:
+def _to_percent(part: int, whole: int) -> float | None:
+    return round(100 * part / whole, 3) if whole else None
+
+
+def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, outside: np.ndarray | None) -> Measurement:
     pixels = int(region.sum())
     size = None if spacing is None else pixels * float(np.prod(spacing))
     plane = region.ndim == 2
@@ -149,6 +165,7 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None) -> 
         diameter_px=_diameter(region, (1.0, 1.0)) if plane else None,
         diameter_mm=None if spacing is None else _diameter(region, spacing),
         components=int(ndimage.label(region)[1]),
+        outside_percent=None if outside is None else _to_percent(int((region & outside).sum()), pixels),
     )
 
 

@@ -25,7 +25,17 @@ __all__ = ["describe_case", "render_page"]
 TITLE, POLICY, DATA = "<!--title-->", "<!--policy-->", "<!--data-->"
 """What the template has where the page's title, its security policy and its data go."""
 
-NUMBERS = ("pixels", "percent", "area_mm2", "volume_ml", "diameter_px", "diameter_mm", "components", "frames")
+NUMBERS = (
+    "pixels",
+    "percent",
+    "area_mm2",
+    "volume_ml",
+    "diameter_px",
+    "diameter_mm",
+    "components",
+    "frames",
+    "outside_percent",
+)
 
 
 def describe_case(rows: Sequence[Mapping[str, str]], **more: object) -> dict[str, Any]:

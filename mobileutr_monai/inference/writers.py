@@ -16,7 +16,7 @@ from PIL import Image
 from mobileutr_monai.data.cases import InputCase, InputKind
 from mobileutr_monai.data.dicom import read_volume
 from mobileutr_monai.data.dicom_pixels import iter_frames
-from mobileutr_monai.data.dicom_scale import read_pixel_size, read_tissue
+from mobileutr_monai.data.dicom_scale import explain_missing_tissue, read_pixel_size, read_tissue
 from mobileutr_monai.data.images import open_image, to_mode
 from mobileutr_monai.data.nifti import read_unit
 from mobileutr_monai.inference.dicom_capture import iter_frame_masks, write_frame_masks, write_overlay_capture
@@ -72,7 +72,8 @@ class CaseWriter:
         """Returns why a case gets no overlay or thumbnail although they are asked for; empty if it gets them."""
         if (self.overlays or self.thumbnails) and not self._may_be_shown(case):
             what = "overlay" if self.overlays else "picture"
-            return f"no {what}: it states no regions of tissue, and a name may be burned in; --whole-overlays draws it"
+            why = explain_missing_tissue(case.paths[0])
+            return f"no {what}: {why}, and a name may be burned in; --whole-overlays draws it"
         if self.overlays and case.kind is InputKind.CINE and not _can_be_referred_to(case):
             return "no overlay: a capture cannot refer to a file without UIDs"
         return ""

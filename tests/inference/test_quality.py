@@ -84,6 +84,12 @@ def test_flags_say_what_is_out_of_the_ordinary(raw, measurement, flags):
     assert QualityCheck(CALIBRATION).assess(1, raw, measurement)[1] == flags
 
 
+@pytest.mark.parametrize("percent, flags", [(None, []), (0.0, []), (1.0, []), (1.1, ["outside of the stated regions"])])
+@pytest.mark.parametrize("calibration", [CALIBRATION, {}], ids=["calibrated", "not calibrated"])
+def test_a_mask_that_reaches_out_of_the_stated_tissue_is_flagged(calibration, percent, flags):
+    assert QualityCheck(calibration).assess(1, 0.9, found(outside_percent=percent))[1] == flags
+
+
 def test_nothing_found_has_no_confidence():
     assert QualityCheck(CALIBRATION).assess(1, 0.8, found(pixels=0))[0] is None
 

@@ -36,6 +36,7 @@ ROW = {
     "diameter_mm": "",
     "components": "1",
     "frames": "",
+    "outside_percent": "",
     "confidence": "0.91",
     "flag": "",
     "seconds": "0.2",
