@@ -20,6 +20,7 @@ import torch
 from monai.utils import convert_to_tensor
 
 from mobileutr_monai.export.formats import require, write_onnx
+from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.inference.outputs import unfinished
 from mobileutr_monai.networks import MobileUtr, fold_network
 
@@ -78,7 +79,7 @@ def is_usable(name: str, device: torch.device) -> bool:
         require(engine.packages, engine.extra, name)
     except ValueError:
         return False
-    slow = engine.precision == "bfloat16" and device.type == "cpu" and not _has_bfloat16()
+    slow = engine.precision == "bfloat16" and not computes_bfloat16(device)
     return engine.measured and device.type in engine.devices and not slow
 
 
@@ -86,11 +87,6 @@ def cache_dir() -> Path:
     """Returns the folder for what is made once on a machine; ``MOBILEUTR_CACHE`` names another one."""
     own = os.environ.get("MOBILEUTR_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileutr"
-
-
-def _has_bfloat16() -> bool:
-    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return supported
 
 
 def _use_network(network: MobileUtr, _device: torch.device, _batch_size: int) -> Predictor:

@@ -8,9 +8,14 @@ import torch
 from monai.inferers import SimpleInferer
 from monai.utils import convert_to_tensor
 
-__all__ = ["AutocastInferer"]
+__all__ = ["AutocastInferer", "computes_bfloat16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether it has instructions for bfloat16; a CPU without them emulates it, several times slower than float32."""
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class AutocastInferer(SimpleInferer):
