@@ -7,8 +7,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, UltrasoundImageStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MRImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -63,4 +71,48 @@ def write_series(volume: Path, folder: Path) -> str:
         dataset.PixelSpacing = [float(spacing[1]), float(spacing[0])]
         dataset.SliceThickness = float(spacing[2])
         dataset.save_as(folder / f"{dataset.SOPInstanceUID}.dcm", enforce_file_format=True)
+    return str(series)
+
+
+def write_ultrasound_series(pictures: list[Path], folder: Path) -> tuple[str, list[str]]:
+    """Writes stills and, behind them, a cine of the first as one series, as ultrasound machines do.
+
+    Returns:
+        its series UID, and the SOP instance UIDs of the stills.
+    """
+    datasets = []
+    for index, picture in enumerate(pictures):
+        write_still(picture, "RGB" if index else "L", folder / f"{index}.dcm")
+        datasets.append(dcmread(folder / f"{index}.dcm"))
+    cine = dcmread(folder / "0.dcm")
+    cine.SOPClassUID = cine.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    cine.SOPInstanceUID = cine.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    cine.NumberOfFrames, cine.PixelData = 2, 2 * cine.PixelData
+    for number, dataset in enumerate([*datasets, cine], 1):
+        dataset.StudyInstanceUID = datasets[0].StudyInstanceUID
+        dataset.SeriesInstanceUID = datasets[0].SeriesInstanceUID
+        dataset.InstanceNumber = number
+        dataset.save_as(folder / f"{number - 1}.dcm")
+    return str(cine.SeriesInstanceUID), [str(dataset.SOPInstanceUID) for dataset in datasets]
+
+
+def complete_series(source: Path, folder: Path, rows: slice, columns: slice) -> str:
+    """Copies a real series whose UIDs were taken out of its headers, cut to a part; returns its new series UID.
+
+    A PACS takes no instance without UIDs. Pixels stay JPEG 2000.
+    """
+    study, series = generate_uid(), generate_uid()
+    for path in sorted(source.iterdir()):
+        dataset = dcmread(path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.PatientID = study, series, "test"
+        pixels = np.ascontiguousarray(dataset.pixel_array[rows, columns])
+        corner = np.array([*dataset.PixelSpacing]) * (rows.start, columns.start)
+        across, down = np.reshape(dataset.ImageOrientationPatient, (2, 3))
+        moved = np.array(dataset.ImagePositionPatient) + across * corner[1] + down * corner[0]
+        dataset.ImagePositionPatient = [round(float(value), 6) for value in moved]
+        dataset.Rows, dataset.Columns = pixels.shape
+        dataset.compress(JPEG2000Lossless, pixels, generate_instance_uid=False)
+        dataset.save_as(folder / path.name)
     return str(series)

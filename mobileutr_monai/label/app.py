@@ -16,7 +16,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
-from mobileutr_monai.label.studies import DicomStudies, ResultMaker
+from mobileutr_monai.label.labels import LabelCheck
+from mobileutr_monai.label.results import ResultMaker
+from mobileutr_monai.label.studies import DicomStudies, FolderStudies
 from mobileutr_monai.label.tasks import InferTask, TrainTask
 
 __all__ = ["BundleApp"]
@@ -40,6 +42,7 @@ class BundleApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self.bundle = Path(app_dir) / "model" / conf["models"]
         self.results = ResultMaker(self.bundle)
+        self.check = LabelCheck(self.bundle, self.results.labels)
         # The endpoint of output=dicom_seg calls what it has imported; MONAI Label has no other place for it.
         monailabel.endpoints.infer.nifti_to_dicom_seg = self.results.make_segmentation
         super().__init__(
@@ -55,10 +58,16 @@ class BundleApp(MONAILabelApp):
         return {self.bundle.name: InferTask(str(self.bundle), self.conf)}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return {self.bundle.name: TrainTask(str(self.bundle), self.conf)}
+        return {self.bundle.name: TrainTask(str(self.bundle), self.conf, self.check)}
 
     def init_strategies(self) -> dict[str, Any]:
         return {"random": Random(), "first": First()}
+
+    def init_datastore(self) -> Datastore:
+        """A folder, whose labels are checked, or a DICOMweb server."""
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return FolderStudies(self.studies, self.check)
 
     def init_remote_datastore(self) -> Datastore:
         """A DICOMweb server, with our reader and writer of DICOM."""

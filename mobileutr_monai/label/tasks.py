@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import HTTPException
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-from mobileutr_monai.inference.case_worker import explain_unreadable, to_case_error
+from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.inference.reading import check_image
-from mobileutr_monai.inference.report import Reason
+from mobileutr_monai.label.labels import LabelCheck, explain
 
 __all__ = ["InferTask", "TrainTask"]
 
@@ -45,22 +46,23 @@ class InferTask(BundleInferTask):
             read: dict[str, Any] = super().run_pre_transforms(data, transforms)
             check_image(read["image"], self.network.in_channels, self.dimension)
         except Exception as error:  # whatever a decoder throws costs this call only
-            problem = to_case_error(Reason.UNREADABLE, explain_unreadable(Path(source), error), Path(source))
-            detail = ": ".join(filter(None, (problem.reason, problem.detail))).replace(source, "the file")
-            logger.warning("an image cannot be used: %s", problem.reason)
+            detail = explain(Path(source), error)
+            logger.warning("an image cannot be used: %s", detail.split(":")[0])
             raise HTTPException(UNPROCESSABLE, detail) from error
         return read
 
 
 class TrainTask(BundleTrainTask):
-    """Fine-tuning of a bundle with the labels of ``labels/final``.
+    """Fine-tuning of a bundle with the labels of ``labels/final``; those that cannot be used are left out.
 
     A request may have ``learning_rate`` and ``batch_size`` beside MONAI Label's ``max_epochs``, ``val_split`` (from 0
-    to 1: share of the labelled images that is held out) and ``pretrained``.
+    to 1: share of the labelled images that is held out) and ``pretrained``. It computes in bfloat16, as the bundles do,
+    but in float32 on a CPU that only emulates that.
     """
 
-    def __init__(self, bundle: str, conf: Mapping[str, str]) -> None:
+    def __init__(self, bundle: str, conf: Mapping[str, str], check: LabelCheck) -> None:
         super().__init__(bundle, conf, load_strict=True)
+        self.check = check
         self._request: Mapping[str, Any] = {}
 
     def config(self) -> dict[str, Any]:
@@ -76,16 +78,32 @@ class TrainTask(BundleTrainTask):
             ValueError: there are too few labelled images, or the request has a value that cannot be used.
         """
         self._request = {"max_epochs": MAX_EPOCHS, "val_split": VAL_SPLIT, **request}
-        labelled = len(self._fetch_datalist(self._request, datastore))
         val_split = float(self._request["val_split"])
         if not 0 < val_split < 1:
             raise ValueError(
                 f"val_split is {val_split}; hold out a share between 0 and 1, the best epoch is chosen by it"
             )
-        if labelled < 2:
-            raise ValueError(f"{labelled} labelled images; submit 2 at least, one to learn from and one to choose by")
         result: dict[str, Any] = super().__call__(self._request, datastore)
         return result
+
+    def _fetch_datalist(self, request: Mapping[str, Any], datastore: Any) -> list[dict[str, Any]]:
+        """Returns images and labels that can be learnt from.
+
+        Raises:
+            ValueError: there are less than two.
+        """
+        usable = []
+        for case in super()._fetch_datalist(request, datastore):
+            if problem := self.check.find_problem(Path(case["image"]), Path(case["label"])):
+                logger.warning("%s is left out: %s", Path(case["label"]).name, problem)
+            else:
+                usable.append(case)
+        if len(usable) < 2:
+            raise ValueError(
+                f"{len(usable)} labelled images that can be used; "
+                "submit 2 at least, one to learn from and one to choose by"
+            )
+        return usable
 
     def _partition_datalist(
         self, datalist: list[dict[str, Any]], request: Mapping[str, Any], shuffle: bool = False
@@ -107,5 +125,6 @@ class TrainTask(BundleTrainTask):
         batch_size = int(self._request.get("batch_size", BATCH_SIZE))
         if rate <= 0 or batch_size < 1:
             raise ValueError(f"learning_rate {rate} and batch_size {batch_size} must be above 0")
-        overrides |= {"learning_rate": rate, "batch_size": batch_size}
+        precision = "bfloat16" if computes_bfloat16(torch.device(overrides["device"])) else "float32"
+        overrides |= {"learning_rate": rate, "batch_size": batch_size, "precision": precision}
         return overrides

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from label_service import ROOT, SCRIPT, ask, free_port, serve, skip_without_label
+from label_service import ROOT, SCRIPT, Answer, ask, free_port, serve, skip_without_label
 from PIL import Image
 
 BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
@@ -114,6 +115,10 @@ def server(studies: Path, tmp_path_factory: pytest.TempPathFactory):
         yield running
 
 
+def good_images(studies: Path) -> list[str]:
+    return [path.stem for path in sorted(studies.glob("*.jpg")) if path.stem != "cut"]
+
+
 def test_only_this_machine_can_reach_it(server):
     port = int(server.url.rsplit(":", 1)[1])
     listening = Path("/proc/net/tcp").read_text().splitlines()[1:]
@@ -147,8 +152,13 @@ def test_nothing_that_was_sent_is_left(server, studies):
     assert [path for path in temporary.rglob("*") if path.is_file() and path.suffix != ".json"] == []
 
 
-def test_bad_requests_are_answered(server):
+def test_bad_requests_are_answered(server, studies):
     assert server.infer("no such image").status == 404
+    nothing = server.infer()
+    assert nothing.status == 400
+    assert "Neither Image nor File" in nothing.detail
+    assert server.infer("cut", output="dicom_seg").status == 422
+    assert server.infer(good_images(studies)[0], output="dicom_seg", label_info=[]).status == 400
     no_model = f"{server.url}/infer/other?image=cut&output=image"
     assert ask(no_model, "POST", b"", "application/x-www-form-urlencoded").status == 404
     not_json = f"{server.url}/infer/{server.model}?image=cut&output=image"
@@ -156,21 +166,55 @@ def test_bad_requests_are_answered(server):
 
 
 def test_fifty_calls_at_once_get_the_answers_of_one_after_the_other(server, studies):
-    good = [path.stem for path in sorted(studies.glob("*.jpg")) if path.stem != "cut"]
-    broken = ["cut", "empty", "text", "noise", "volume", "absent"]
-    expected = {name: server.infer(name) for name in (*good, *broken)}
+    good = good_images(studies)
+    broken = ["cut", "empty", "text", "noise", "volume", "absent", "", "label"]
+
+    def call(name: str) -> Answer:
+        return server.save_label(good[0], studies / "text.png") if name == "label" else server.infer(name)
+
+    expected = {name: call(name) for name in (*good, *broken)}
     assert {expected[name].status for name in good} == {200}
-    assert [expected[name].status for name in broken] == [422] * 5 + [404]
+    assert [expected[name].status for name in broken] == [422] * 5 + [404, 400, 422]
     names = [(*good, *broken)[index % (len(good) + len(broken))] for index in range(50)]
     memory = []
     for _ in range(3):
         with ThreadPoolExecutor(50) as pool:
-            answers = list(pool.map(server.infer, names))
+            answers = list(pool.map(call, names))
         assert all(answer == expected[name] for name, answer in zip(names, answers, strict=True))
         memory.append(server.memory())
     # The first round makes the allocators' caches; images are small, so a leak of one call would be far more.
     assert memory[-1] - memory[0] < 64 * MIB, [value // MIB for value in memory]
     assert server.ask("/info/").status == 200
+
+
+WITHOUT_NETWORK = """
+import socket, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from label_service import serve
+try:
+    socket.create_connection(("192.0.2.1", 80), 5)
+except OSError as error:
+    assert "unreachable" in str(error), error
+with serve(Path({bundle!r}), Path({studies!r}), Path({work!r})) as server:
+    answer = server.infer({image!r})
+assert answer.status == 200, answer.body
+Path({output!r}).write_bytes(answer.body)
+"""
+
+
+def test_it_starts_and_infers_without_a_network(server, studies, tmp_path):
+    namespace = ["unshare", "--map-root-user", "--net", "sh", "-c"]
+    permitted = subprocess.run([*namespace, "ip link set lo up"], capture_output=True, text=True, check=False)
+    if permitted.returncode:
+        pytest.skip(f"no network namespace is permitted here: {permitted.stderr.strip()}")
+    image, output = good_images(studies)[0], tmp_path / "mask.png"
+    values = {"tests": Path(__file__).parent, "bundle": BREAST, "studies": studies, "work": tmp_path, "output": output}
+    code = WITHOUT_NETWORK.format(image=image, **{name: str(path) for name, path in values.items()})
+    command = [*namespace, 'ip link set lo up && exec "$@"', "sh", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert output.read_bytes() == server.infer(image).body
 
 
 def processes_of(folder: Path) -> list[str]:
