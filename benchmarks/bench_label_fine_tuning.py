@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_training_step import describe_machine
+import torch
+from measuring import describe_machine
 from PIL import Image
 from scipy.stats import bootstrap
 
 from mobileutr_monai.__main__ import main as run_command
 from mobileutr_monai.data.datalist import load_datalist
+from mobileutr_monai.inference.inferers import computes_bfloat16
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "label"))
 from label_service import serve
@@ -114,6 +117,18 @@ def summarise(values: np.ndarray) -> dict[str, Any]:
     return {"mean": round(float(np.mean(values)), 4), "interval": [round(float(end), 4) for end in interval]}
 
 
+def describe_command(dataset_dir: Path) -> str:
+    """Returns the command of this process, with every option that it was given."""
+    given = ["DATA" if argument == str(dataset_dir) else argument for argument in sys.argv[1:]]
+    return shlex.join(["python", "benchmarks/bench_label_fine_tuning.py", *given])
+
+
+def name_precision() -> str:
+    """Returns what the server trains in on this machine, as ``label.tasks.TrainTask`` chooses it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bfloat16" if computes_bfloat16(device) else "float32"
+
+
 def main() -> None:
     """Runs the experiment and writes its numbers."""
     parser = argparse.ArgumentParser(description="Fine-tune a 2D bundle over MONAI Label on another kind of images.")
@@ -155,9 +170,10 @@ def main() -> None:
         results[kind] = {name: summarise(values) for name, values in parts.items()} | {"cases": cases_of_kind}
         print(kind, *(f"{name} {results[kind][name]['mean']} {results[kind][name]['interval']}" for name in parts))
     content = {
-        "command": f"python benchmarks/bench_label_fine_tuning.py {options.bundle} DATA --epochs {options.epochs} "
-        f"--corrected {options.corrected} --measured {options.measured} --output {options.output}",
+        "command": describe_command(options.dataset_dir),
         "machine": describe_machine(),
+        # None: the weights are of an earlier run, on whatever machine that was.
+        "training_precision": None if options.trained else name_precision(),
         "kind": {"coarseness": COARSENESS, "speckle": SPECKLE, "attenuation": ATTENUATION},
         "corrected": corrected,
         "epochs": options.epochs,
