@@ -1,0 +1,57 @@
+"""Seconds from ``bash scripts/monai_label.sh`` to the first answer of ``/info/``, once it is installed.
+
+The server is started and stopped ``--rounds`` times; the load average beside each start says what else ran.
+
+Example::
+
+    python benchmarks/bench_label_start.py bundles/breast_ultrasound_segmentation --output \
+        benchmarks/results/label_start.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measuring import describe_machine, write_json
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "label"))
+from label_service import serve
+
+
+def main() -> None:
+    """Measures and writes the numbers."""
+    parser = argparse.ArgumentParser(description="Time until MONAI Label answers.")
+    parser.add_argument("bundle", type=Path, help="its sample_data/images are the studies")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    studies = (options.bundle / "sample_data" / "images").resolve()
+    starts = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as work:
+            images = Path(work) / "studies"  # MONAI Label writes into it
+            images.mkdir()
+            for image in studies.iterdir():
+                (images / image.name).symlink_to(image)
+            load, begin = os.getloadavg()[0], time.perf_counter()
+            with serve(options.bundle.resolve(), images, Path(work) / "work"):
+                starts.append({"seconds": round(time.perf_counter() - begin, 1), "load_average": round(load, 1)})
+        print(starts[-1], flush=True)
+    content = {
+        "command": shlex.join(["python", "benchmarks/bench_label_start.py", *sys.argv[1:]]),
+        "machine": describe_machine(),
+        "starts": starts,
+        "median_s": statistics.median(start["seconds"] for start in starts),
+    }
+    write_json(options.output, content)
+
+
+if __name__ == "__main__":
+    main()
