@@ -26,6 +26,8 @@ from mobileutr_monai.data.pictures import open_image, to_mode
 __all__ = ["RawModel", "segment_folder"]
 
 COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds")
+_DICOM, _DICOM_PLACE = b"DICM", 128
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 """Names that promise a picture: what cannot be read is an error then, otherwise it is skipped."""
 
@@ -101,6 +103,8 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
     source, target = folder.resolve(), output.resolve()
     if target == source or source in target.parents:
         raise ValueError(f"output folder {target} lies inside the input folder; choose one outside")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output folder {output} is a file; choose another one")
     network = RawModel(model, threads=1)
     paths = sorted(
         path
@@ -110,14 +114,22 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
     stems = Counter(path.with_suffix("") for path in paths)
     names = {path: path.name.replace(".", "_") if stems[path.with_suffix("")] > 1 else path.stem for path in paths}
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
-        raise ValueError(f"no images in {folder} ({len(paths)} other files)")
+        raise ValueError(f"no images in {folder} ({len(paths)} other files); DICOM and NIfTI are read with the bundle")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
 
     def segment(path: Path) -> _Result:
         return _segment(network, path, folder, output, names[path])
 
     # An image a thread: the fastest way through a folder, and pictures are read and written beside.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(segment, paths))
+        results = []
+        for result in pool.map(segment, paths):
+            results.append(result)
+            if result.failed:
+                print(f"{result.rows[0]['case']}: {result.rows[0]['detail']}", file=sys.stderr)
     _write_report(output / "report.csv", (row for result in results for row in result.rows))
     failed = sum(result.failed for result in results)
     done = sum(result.rows[0]["status"] == "ok" for result in results)
@@ -135,10 +147,8 @@ def _segment(network: RawModel, path: Path, folder: Path, output: Path, name: st
         _save(label, mask)
     except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this picture only
         failed = path.suffix.lower() in SUFFIXES
-        status, detail = (
-            ("failed", str(error).splitlines()[0].replace(str(path), case)) if failed else ("skipped", "not an image")
-        )
-        return _Result([{"case": case, "status": status, "detail": detail}], failed)
+        detail = _explain(error, path) if failed else _say_what_else(path)
+        return _Result([{"case": case, "status": "failed" if failed else "skipped", "detail": detail}], failed)
     seconds = round(time.perf_counter() - started, 3)
     shared = {
         "case": case,
@@ -152,6 +162,24 @@ def _segment(network: RawModel, path: Path, folder: Path, output: Path, name: st
         pixels = int((label == index).sum())
         rows.append({**shared, "label": text, "pixels": pixels, "percent": round(100 * pixels / label.size, 3)})
     return _Result(rows, False)
+
+
+def _explain(error: Exception, path: Path) -> str:
+    """Returns what is wrong in one line, without the file, which is named beside it."""
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return detail.removeprefix(f"image {path} cannot be read: ")
+
+
+def _say_what_else(path: Path) -> str:
+    """Returns what a file is that is no picture."""
+    try:
+        with path.open("rb") as file:
+            is_dicom = file.read(_DICOM_PLACE + len(_DICOM))[_DICOM_PLACE:] == _DICOM
+    except OSError:
+        is_dicom = False
+    kind = "DICOM" if is_dicom else "NIfTI" if path.name.lower().endswith((".nii", ".nii.gz")) else ""
+    way_out = "an ONNX file reads pictures only; mobileutr predict with the bundle reads it"
+    return f"{kind}: {way_out}" if kind else "not an image"
 
 
 def _save(label: np.ndarray, path: Path) -> None:

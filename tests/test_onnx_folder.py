@@ -31,6 +31,8 @@ def folder(breast: Path, tmp_path: Path) -> Path:
         image.save(target / "sub" / "b.bmp")
     (target / "broken.png").write_bytes((target / "a.png").read_bytes()[:200])
     (target / "notes.txt").write_text("not an image")
+    (target / "study").write_bytes(bytes(128) + b"DICM")
+    (target / "volume.nii.gz").write_bytes(b"\x1f\x8b")
     return target
 
 
@@ -38,7 +40,8 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
     out = tmp_path / "out"
     process = python("-c", BLOCKED, "predict", raw_onnx, folder, "--output", out)
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith("3 cases segmented, 1 failed, 1 skipped")
+    *failures, last = process.stderr.splitlines()
+    assert last.startswith("3 cases segmented, 1 failed, 3 skipped")
     assert mobileutr("predict", breast, folder, "--output", tmp_path / "bundle", "--no-overlays").returncode == 1
     with (out / "report.csv").open(newline="") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
@@ -51,6 +54,11 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
         assert np.array_equal(*masks), name
         assert rows[name]["pixels"] == expected[name]["pixels"]
     assert (rows["broken.png"]["status"], rows["notes.txt"]["status"]) == ("failed", "skipped")
+    assert failures == [f"broken.png: {rows['broken.png']['detail']}"]
+    assert str(folder) not in failures[0]
+    assert rows["notes.txt"]["detail"] == "not an image"
+    for name, kind in (("study", "DICOM"), ("volume.nii.gz", "NIfTI")):
+        assert rows[name]["detail"].startswith(f"{kind}: an ONNX file reads pictures only")
     assert not list(out.rglob("*.tmp"))
 
 
@@ -63,12 +71,16 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
         (("MODEL", "FOLDER", "--output", "FOLDER/out"), "lies inside the input folder"),
         (("MODEL", "FOLDER", "--output", "out", "--weights", "x.pt"), "--weights is for bundles"),
         (("MODEL", "FOLDER/sub", "--output", "out"), "no images in"),
+        (("MODEL", "FOLDER", "--output", "taken"), "output folder taken is a file; choose another one"),
+        (("MODEL", "FOLDER", "--output", "taken/out"), "cannot make the output folder taken/out: Not a directory"),
     ],
 )
 def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, arguments, message):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.onnx").write_bytes(b"not ONNX")
+    (folder / "a.png").write_bytes(b"")
+    (tmp_path / "taken").write_text("")
     names = [text.replace("MODEL", str(raw_onnx)).replace("FOLDER", str(folder)) for text in arguments]
     process = mobileutr("predict", *names, cwd=tmp_path)
     assert process.returncode == 2, process.stderr

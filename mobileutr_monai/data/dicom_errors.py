@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -11,25 +9,12 @@ from pathlib import Path
 
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from mobileutr_monai.data import read_errors
+
 __all__ = ["READ_ERRORS", "DicomError", "DicomReason", "as_dicom_errors"]
 
 # What pydicom and the decoders raise on broken files.
-READ_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    BytesLengthException,
-    InvalidDicomError,
-)
+READ_ERRORS = (*read_errors.READ_ERRORS, BytesLengthException, InvalidDicomError)
 
 
 class DicomReason(str, Enum):

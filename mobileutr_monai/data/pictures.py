@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mobileutr_monai.data.limits import MAX_IMAGE_PIXELS, BoundedReader
+from mobileutr_monai.data.read_errors import READ_ERRORS
 
 __all__ = ["FORMATS", "GREY_SPREAD", "TRANSPARENT_MODES", "open_image", "to_mask", "to_mode"]
 
@@ -25,22 +24,7 @@ GREY_SPREAD = 32
 """Difference of the colour channels, in grey levels, up to which a lossy mask is grey: compression tints it."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
-# What Pillow raises on broken files.
-_READ_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_READ_ERRORS = (*READ_ERRORS, Image.DecompressionBombError)
 
 
 @contextmanager

@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.transforms.utils import reset_ops_id
-from PIL import Image, UnidentifiedImageError
 
 from mobileutr_monai.data.cases import InputCase, InputKind
 from mobileutr_monai.data.dicom_errors import DicomError
 from mobileutr_monai.data.dicom_scale import find_outside
-from mobileutr_monai.data.layout import IMAGE_SUFFIXES
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.inference.report import CaseError, Measurement, Reason, measure_labels
 from mobileutr_monai.inference.writers import CaseWriter, LargestFrame
 
-__all__ = ["CaseWorker", "Written", "explain_unreadable", "is_full_disk", "to_case_error"]
+__all__ = ["CaseWorker", "Written", "is_full_disk", "to_case_error"]
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -129,18 +127,3 @@ def _from_any_process(data: dict[str, Any]) -> dict[str, Any]:
     """Returns the data so that another process may invert its transforms: MONAI tells them by their address."""
     reset_ops_id(data)
     return data
-
-
-def explain_unreadable(path: Path, error: Exception) -> Exception:
-    """Returns what is wrong with a file in plainer words, where they can be had."""
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            return ValueError("the file is empty")
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            with Image.open(path) as image:
-                image.load()
-    except UnidentifiedImageError:
-        return ValueError("the file is cut off, or not the image that its name says")
-    except Exception as plainer:  # noqa: BLE001 - Pillow's own words for a picture that it cannot decode
-        return plainer
-    return error

@@ -370,7 +370,7 @@ class BatchRunner:
     def _describe(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
         for case in found.cases:
             error = rejected[case.name]
-            print(f"{case.name}: {case.kind.value}, {'would be segmented' if error is None else error}")
+            print(f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}")
         for file in found.unused:
             print(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}")
 
@@ -404,6 +404,12 @@ class BatchRunner:
             "python": platform.python_version(),
             **identity,
         }
+
+
+def _foresee(case: InputCase) -> str:
+    """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
+    is_empty = not all(path.stat().st_size for path in case.paths)
+    return "would fail: the file is empty" if is_empty else "would be segmented"
 
 
 def hash_file(path: Path) -> str:

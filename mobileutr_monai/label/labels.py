@@ -10,9 +10,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from PIL import Image, UnidentifiedImageError
 
+from mobileutr_monai.data.layout import IMAGE_SUFFIXES
 from mobileutr_monai.data.masks import read_mask
-from mobileutr_monai.inference.case_worker import explain_unreadable, to_case_error
+from mobileutr_monai.inference.case_worker import to_case_error
 from mobileutr_monai.inference.dicom_seg import SegmentLabel
 from mobileutr_monai.inference.report import Reason
 
@@ -29,10 +31,25 @@ def explain(path: Path, error: Exception, kind: str = Reason.UNREADABLE.value) -
     Args:
         kind: what stands before words of a decoder.
     """
-    problem = to_case_error(Reason.UNREADABLE, explain_unreadable(path, error), path)
+    problem = to_case_error(Reason.UNREADABLE, _in_plainer_words(path, error), path)
     reason = kind if problem.reason == Reason.UNREADABLE.value else problem.reason
     detail = problem.detail.removeprefix(f"{path.name}: ").replace(str(path), "the file")
     return ": ".join(filter(None, (reason, detail)))
+
+
+def _in_plainer_words(path: Path, error: Exception) -> Exception:
+    """Returns what is wrong with a file in Pillow's words, where MONAI's readers have less plain ones."""
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            return ValueError("the file is empty")
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            with Image.open(path) as image:
+                image.load()
+    except UnidentifiedImageError:
+        return ValueError("the file is cut off, or not the image that its name says")
+    except Exception as plainer:  # noqa: BLE001 - of a picture that it cannot decode
+        return plainer
+    return error
 
 
 def to_indices(values: np.ndarray, labels: Sequence[SegmentLabel]) -> np.ndarray:

@@ -258,9 +258,12 @@ def test_says_in_plain_words_what_is_wrong_with_a_file(make_runner, folder, tmp_
 
 
 def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
+    (folder / "empty.png").touch()
     make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).run()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["B.JPG", "a.jpg", "sub/c.png", "notes.txt"]
+    assert [line.split(":")[0] for line in lines] == ["B.JPG", "a.jpg", "empty.png", "sub/c.png", "notes.txt"]
+    assert lines[1] == "a.jpg: image, would be segmented"
+    assert lines[2] == "empty.png: image, would fail: the file is empty"
     assert not (tmp_path / "out").exists()
 
 
