@@ -1,7 +1,7 @@
 """Writes the tables of measurements into README.md and docs/performance.md from the JSON of the benchmarks.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; ``--check`` writes nothing and fails when
-one is not what the JSON says.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; ``NAME_on_MACHINE`` is that of another
+machine, of JSON with the same ending. ``--check`` writes nothing and fails when one is not what the JSON says.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
-def read(name: str) -> dict[str, Any]:
-    """Returns a benchmark's result."""
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def read(name: str, machine: str) -> dict[str, Any]:
+    """Returns a benchmark's result, of a machine that is not the usual one if it has an ending."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}{machine}.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -48,9 +48,9 @@ def tell_times(row: dict[str, Any]) -> str:
     return f"{1e3 * row['median_s']:.0f} ({1e3 * row['q1_s']:.0f} - {1e3 * row['q3_s']:.0f})"
 
 
-def make_network() -> str:
+def make_network(machine: str) -> str:
     """Speed and size of networks and engines."""
-    result = read("network")
+    result = read("network", machine)
     head = ["version", "one image, ms", "times", "by CPU time", "batch of 8, ms", "times", "by CPU time", "peak MB"]
     rows = []
     for name, row in result["networks"].items():
@@ -61,9 +61,9 @@ def make_network() -> str:
     return to_table(head, rows) + describe(result)
 
 
-def make_sizes() -> str:
+def make_sizes(machine: str) -> str:
     """Parameters, MACs and file sizes of the networks."""
-    networks = read("network")["networks"]
+    networks = read("network", machine)["networks"]
     rows = [
         [
             "MobileUtr" if name == "plain" else name,
@@ -77,9 +77,9 @@ def make_sizes() -> str:
     return to_table(["network", "parameters", "GMAC of 256 x 256", "file, MB"], rows)
 
 
-def make_engines() -> str:
+def make_engines(machine: str) -> str:
     """Engines at several sizes."""
-    result = read("engines")
+    result = read("engines", machine)
     rows = [
         [
             f"{case}, {name}",
@@ -95,35 +95,44 @@ def make_engines() -> str:
     return to_table(head, rows) + describe(result)
 
 
-def make_verdicts() -> str:
-    """What engines' masks differ in."""
+def make_verdicts(_machine: str) -> str:
+    """What engines' masks differ in; in float32 that does not depend on the machine."""
     rows = []
     for path in sorted((ROOT / "bundles").glob("*/results/engines.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         for name, row in result["engine_verdicts"]["engines"].items():
-            bundle = path.parents[1].name.removesuffix("_segmentation")
+            bundle, how = path.parents[1].name.removesuffix("_segmentation"), result["measured"][name]
             verdict = "accepted" if row["accepted"] else "refused"
             numbers = [
                 f"{row[key]:.5f}" for key in ("percent_differing", "percent_differing_worst_case", "dice_change")
             ]
-            rows.append([f"{bundle}, {name}", f"{result['cases']} of {result['of']}", *numbers, verdict])
+            rows.append([f"{bundle}, {name}", f"{how['cases']} of {how['of']}", *numbers, verdict])
     head = ["bundle, engine", "cases", "% of pixels", "worst case, %", "change of mean Dice", "verdict"]
     return to_table(head, rows)
 
 
-def make_batch() -> str:
+def make_batch(machine: str) -> str:
     """Batch inference over PNGs."""
-    result = read("batch_engines")
+    result = read("batch_engines", machine)
+    columns = {
+        "images a second": ("images_per_second", "{:.1f}"),
+        "share of the engine alone": ("share_of_engine", "{:.2f}"),
+        "steady images a second": ("steady_images_per_second", "{:.1f}"),
+        "steady share": ("steady_share", "{:.2f}"),
+        "CPU ms an image": ("cpu_ms_per_image", "{:.1f}"),
+        "share if no CPU waits": ("ceiling", "{:.2f}"),
+    }
+    first = next(iter(result["versions"].values()))
+    columns = {head: column for head, column in columns.items() if column[0] in first}  # older results have two
     rows = [
-        [name, f"{row['images_per_second']:.1f}", f"{row['share_of_engine']:.2f}"]
-        for name, row in result["versions"].items()
+        [name, *(text.format(row[key]) for key, text in columns.values())] for name, row in result["versions"].items()
     ]
-    return to_table(["version", "images a second", "share of the engine alone"], rows) + describe(result)
+    return to_table(["version", *columns], rows) + describe(result)
 
 
-def make_startup() -> str:
+def make_startup(machine: str) -> str:
     """How long commands take to begin."""
-    result = read("startup")
+    result = read("startup", machine)
     rows = [
         [
             f"`{name}`",
@@ -136,9 +145,9 @@ def make_startup() -> str:
     return to_table(["command", "median, s", "interquartile range", "CPU time, s"], rows) + describe(result)
 
 
-def make_profile() -> str:
+def make_profile(machine: str) -> str:
     """Where the time of OpenVINO goes."""
-    result = read("profile")
+    result = read("profile", machine)
     rows = [
         [
             f"{engine}, {kind}",
@@ -164,9 +173,9 @@ def make_profile() -> str:
     return to_table(head, rows) + text + describe(result)
 
 
-def make_training() -> str:
+def make_training(machine: str) -> str:
     """Whole epochs of training."""
-    result = read("training")
+    result = read("training", machine)
     rows = [
         [
             name,
@@ -181,9 +190,9 @@ def make_training() -> str:
     return to_table(head, rows) + describe(result)
 
 
-def make_memory() -> str:
+def make_memory(machine: str) -> str:
     """Peak memory against the input's size."""
-    result = read("memory")
+    result = read("memory", machine)
     rows = [
         [
             f"{row['bundle'].removesuffix('_segmentation')}, {' x '.join(map(str, row['size']))}",
@@ -196,7 +205,7 @@ def make_memory() -> str:
     return to_table(["bundle, size", "peak, MB", "after imports, MB", "network, MB"], rows) + describe(result)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[str], str]] = {
     "network": make_network,
     "sizes": make_sizes,
     "engines": make_engines,
@@ -209,6 +218,12 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
+def make_table(name: str) -> str:
+    """Returns the table that a mark names."""
+    table, on, machine = name.partition("_on_")
+    return TABLES[table](on + machine)
+
+
 def main() -> int:
     """Writes the pages; with ``--check``, returns 1 if anything would be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,7 +232,7 @@ def main() -> int:
     stale = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        made = MARK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+        made = MARK.sub(lambda found: f"{found[1]}{make_table(found[2])}{found[3]}", text)
         if made != text:
             stale.append(page)
             if not arguments.check:

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple
 import monai
 import torch
 
-__all__ = ["Sample", "describe_machine", "read_peak_mb", "summarise", "take_turns", "write_json"]
+__all__ = [
+    "Sample",
+    "describe_machine",
+    "read_cpu_seconds",
+    "read_peak_mb",
+    "read_tree_cpu_seconds",
+    "summarise",
+    "take_turns",
+    "write_json",
+]
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
@@ -52,6 +61,22 @@ def read_cpu_seconds() -> float:
     """Returns the seconds that this process and those that it waited for have computed on all CPUs."""
     used = os.times()
     return time.process_time() + used.children_user + used.children_system
+
+
+def read_tree_cpu_seconds() -> float:
+    """Returns the seconds that this process, its children, and those that they waited for have computed (Linux).
+
+    Worker processes are children of multiprocessing's fork server, which is one of ours and waits for them.
+    """
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[1]) == os.getpid():
+            ticks += sum(map(int, fields[11:15]))
+    return read_cpu_seconds() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def summarise(samples: Mapping[str, list[Sample]], base: str) -> dict[str, dict[str, Any]]:

@@ -79,14 +79,19 @@ def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[s
     return verdicts
 
 
-def read_earlier(path: Path, subject: dict[str, Any], cases: dict[str, Any]) -> dict[str, Any]:
-    """Returns earlier verdicts on the same weights, settings and cases."""
+def read_earlier(path: Path, subject: dict[str, Any], cases: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns earlier verdicts on the same weights, settings and list, and how each was measured.
+
+    Their number of cases may be another one: an engine that is slow on a machine is compared on fewer.
+    """
     if not path.is_file():
-        return {}
+        return {}, {}
     results = json.loads(path.read_text(encoding="utf-8"))
     known: dict[str, Any] = results["engine_verdicts"]
     same = all(known[key] == value for key, value in subject.items())
-    return known["engines"] if same and all(results.get(key) == value for key, value in cases.items()) else {}
+    if not same or any(results.get(key) != value for key, value in cases.items()):
+        return {}, {}
+    return known["engines"], results["measured"]
 
 
 def main() -> None:
@@ -104,8 +109,8 @@ def main() -> None:
         choices=names,
         default=usual,
         metavar="NAME",
-        help=f"of {', '.join(names)}; others keep "
-        "what was measured of them on the same list (default: those that auto chooses among)",
+        help=f"of {', '.join(names)}; others keep what was measured of them on the same list, with their number of "
+        "cases (default: those that auto chooses among)",
     )
     parser.add_argument("--limit", type=int, help="only every n-th case, so that at most this many are compared")
     arguments = parser.parse_args()
@@ -120,17 +125,21 @@ def main() -> None:
     output = arguments.bundle / "results" / "engines.json"
     subject = {"weights_sha256": hash_file(scorer.weights), "settings": scorer.settings}
     cases = {"datalist": arguments.datalist.name, "section": arguments.section}
-    cases |= {"cases": len(items), "of": len(listed)}
-    verdicts = {
-        **subject,
-        "engines": read_earlier(output, subject, cases) | compare_engines(scorer, arguments.engines, items),
+    how = {
+        "cases": len(items),
+        "of": len(listed),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "versions": find_versions(),
     }
+    earlier, measured = read_earlier(output, subject, cases)
+    engines = earlier | compare_engines(scorer, arguments.engines, items)
+    measured |= dict.fromkeys(arguments.engines, how)
+    verdicts = {**subject, "engines": {name: engines[name] for name in names if name in engines}}
     results = {
         "engine_verdicts": verdicts,
         **cases,
         "limits": {"percent_differing": LARGEST_PERCENT, "dice_change": LARGEST_DICE_CHANGE},
-        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "versions": find_versions(),
+        "measured": {name: measured[name] for name in names if name in engines},
     }
     text = json.dumps(results, indent=1) + "\n"
     output.write_text(text, encoding="utf-8")

@@ -156,22 +156,33 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, out
     pixels = int(region.sum())
     size = None if spacing is None else pixels * float(np.prod(spacing))
     plane = region.ndim == 2
+    box, corner = _crop_to_box(region) if pixels else (region, [0] * region.ndim)
     return Measurement(
         label=name,
         pixels=pixels,
         percent=round(100 * pixels / region.size, 3),
         area_mm2=round(size, 3) if plane and size is not None else None,
         volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
-        diameter_px=_diameter(region, (1.0, 1.0)) if plane else None,
-        diameter_mm=None if spacing is None else _diameter(region, spacing),
-        components=int(ndimage.label(region)[1]),
+        diameter_px=_diameter(box, corner, (1.0, 1.0)) if plane else None,
+        diameter_mm=None if spacing is None else _diameter(box, corner, spacing),
+        components=int(ndimage.label(box)[1]),
         outside_percent=None if outside is None else _to_percent(int((region & outside).sum()), pixels),
     )
 
 
-def _diameter(region: np.ndarray, spacing: Sequence[float]) -> float:
-    """Returns the largest distance between the middles of two pixels of a region."""
-    points = np.argwhere(region & ~ndimage.binary_erosion(region)) * np.asarray(spacing)
+def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Returns the smallest box with all of a region that is not empty, and where it begins."""
+    corner = []
+    for axis in range(region.ndim):
+        inside = np.flatnonzero(region.any(axis=tuple(other for other in range(region.ndim) if other != axis)))
+        corner.append(int(inside[0]))
+        region = region[(slice(None),) * axis + (slice(inside[0], inside[-1] + 1),)]
+    return region, corner
+
+
+def _diameter(box: np.ndarray, corner: Sequence[int], spacing: Sequence[float]) -> float:
+    """Returns the largest distance between the middles of two pixels of a region, which is in a box at ``corner``."""
+    points = (np.argwhere(box & ~ndimage.binary_erosion(box)) + corner) * np.asarray(spacing)
     if len(points) < 2:
         return 0.0
     try:

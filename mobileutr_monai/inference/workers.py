@@ -349,13 +349,34 @@ def _send(connection: Connection, message: object) -> None:
     connection.send_bytes(pickle.dumps([len(view) for view in raw]))
     connection.send_bytes(head.getbuffer())
     for view in raw:
+        _send_raw(connection, view)
+
+
+def _send_raw(connection: Connection, view: memoryview) -> None:
+    if sys.platform == "win32":
         connection.send_bytes(view)
+        return
+    while view:
+        view = view[os.write(connection.fileno(), view) :]
+
+
+def _receive_raw(connection: Connection, size: int) -> bytearray:
+    """Returns what ``_send_raw`` sent, read where it stays; ``Connection`` would copy it three times on its way."""
+    buffer = bytearray(size)
+    if sys.platform == "win32":
+        connection.recv_bytes_into(buffer)
+        return buffer
+    left = memoryview(buffer)
+    while left:
+        count = os.readv(connection.fileno(), [left])
+        if not count:
+            raise EOFError
+        left = left[count:]
+    return buffer
 
 
 def _receive(connection: Connection) -> Any:
     sizes: list[int] = pickle.loads(connection.recv_bytes())  # noqa: S301 - of the other end, which is this program
     head = connection.recv_bytes()
-    buffers = [bytearray(size) for size in sizes]
-    for buffer in buffers:
-        connection.recv_bytes_into(buffer)
+    buffers = [_receive_raw(connection, size) for size in sizes]
     return pickle.loads(head, buffers=buffers)  # noqa: S301 - as above
