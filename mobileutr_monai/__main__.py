@@ -51,8 +51,8 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--engine",
         metavar="NAME",
-        help="what computes: torch (default), torch-folded, torch-bf16, onnxruntime, openvino, openvino-bf16; "
-        "auto: the fastest on this machine, of those that give the masks of torch",
+        help="what computes: torch (default), torch-folded, torch-compiled, torch-bf16, torch-fp16 (GPU), onnxruntime, "
+        "openvino, openvino-bf16; auto: the fastest on this machine, of those that give the masks of torch",
     )
     predict.add_argument("--batch-size", type=_positive, help="images that go through the network together")
     predict.add_argument("--no-overlays", action="store_true", help="do not draw contours on the images")
@@ -75,12 +75,13 @@ def _build_parser() -> argparse.ArgumentParser:
 
     export = verbs.add_parser("export", help="write a bundle's network for another runtime, compared with the bundle")
     export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
-    export.add_argument("--format", choices=("onnx", "openvino", "torchscript"), default="onnx", help="default: onnx")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml or .ts")
+    export.add_argument("--format", choices=("onnx", "openvino", "torchscript", "executorch"), default="onnx")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml, .ts or .pte")
     export.add_argument(
         "--raw", action="store_true", help="bake pre- and postprocessing in (onnx, 2D): pixels in, label map out"
     )
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
+    export.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     export.set_defaults(verb=_export)
 
     masks = (
@@ -114,6 +115,7 @@ def _build_parser() -> argparse.ArgumentParser:
     split.add_argument("--classes", metavar="RULE", default="", help=f"keep the shares of the classes; {classes}")
     split.add_argument("--groups", metavar="FILE", default="", help="CSV with image and group (patient): kept together")
     split.add_argument("--masks", metavar="CODING", help=masks)
+    split.add_argument("--overwrite", action="store_true", help="replace the datalist if it is there")
     split.set_defaults(verb=_split)
 
     convert = verbs.add_parser("convert", help="turn a checkpoint of the authors' code into weights for a bundle")
@@ -124,6 +126,7 @@ def _build_parser() -> argparse.ArgumentParser:
         choices=("official",),
         help="also write FILE's NAME.overlay.json: a config that has a 2D bundle read images as the authors do",
     )
+    convert.add_argument("--overwrite", action="store_true", help="replace FILE and its overlay if they are there")
     convert.set_defaults(verb=_convert)
 
     new = verbs.add_parser("new-bundle", help="make a bundle of your own from another, ready to train on your data")
@@ -158,6 +161,9 @@ def _fraction(text: str) -> float:
 def _predict(options: argparse.Namespace) -> int:
     if options.bundle.suffix == ".onnx":
         return _predict_with_onnx(options)
+    from mobileutr_monai.bundle_folder import require_configs
+
+    require_configs(options.bundle)  # what can be told before MONAI is imported
     if options.workers != 0:
         from mobileutr_monai.fork_server import start_fork_server
 
@@ -196,6 +202,10 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from mobileutr_monai.bundle_folder import require_configs
+
+    require_configs(options.bundle)
+    _keep_existing(options.output, options.overwrite)
     from mobileutr_monai.export.bundle import export_bundle
 
     made = export_bundle(options.bundle, options.format, options.output, options.raw, options.weights)
@@ -223,6 +233,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _split(options: argparse.Namespace) -> int:
+    _keep_existing(options.output, options.overwrite)
     from mobileutr_monai.data.check import guess_masks
     from mobileutr_monai.data.layout import find_layout
     from mobileutr_monai.data.masks import parse_coding
@@ -256,6 +267,9 @@ def _convert(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.official import convert_checkpoint, overlay_path
 
     official = options.preprocessing == "official"
+    for path in (options.output, overlay_path(options.output)) if official else (options.output,):
+        if options.checkpoint.resolve() != path.resolve():  # which has an error of its own
+            _keep_existing(path, options.overwrite)
     shape = convert_checkpoint(options.checkpoint, options.output, official)
     print(f"{options.output}: {shape}")
     if official:
@@ -268,6 +282,9 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _new_bundle(options: argparse.Namespace) -> int:
+    from mobileutr_monai.bundle_folder import require_configs
+
+    require_configs(options.parent)
     from mobileutr_monai.inference.new_bundle import make_bundle
 
     labels = [label.strip() for label in options.labels.split(",")]
@@ -278,6 +295,11 @@ def _new_bundle(options: argparse.Namespace) -> int:
     start = " --pretrained models/model.pt" if pretrained else ""
     print(f"cd {made.folder} && python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{start}")
     return 0
+
+
+def _keep_existing(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{str(path)!r} exists already; choose another --output, or give --overwrite")
 
 
 def _write_json(path: Path, content: object) -> None:

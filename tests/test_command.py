@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +69,39 @@ def test_bad_usage_gives_one_line_and_code_2(mobileutr, breast, tmp_path, argume
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("verb", ["export", "convert"])
+def test_what_is_there_is_not_replaced_unasked(mobileutr, breast, tmp_path, verb):
+    source = breast if verb == "export" else tmp_path / "official.pth"
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"mine")
+    process = mobileutr(verb, source, "--output", output)
+    assert process.returncode == 2
+    assert process.stderr.strip().endswith("exists already; choose another --output, or give --overwrite")
+    assert output.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "nowhere", "FOLDER", "--output", "out"),
+        ("export", "nowhere", "--output", "m.onnx"),
+        ("export", "BUNDLE", "--output", "FOLDER"),
+        ("new-bundle", "mine", "--from", "nowhere", "--labels", "lesion"),
+    ],
+)
+def test_a_wrong_path_is_told_before_torch_is_imported(breast, tmp_path, arguments):
+    names = {"BUNDLE": str(breast), "FOLDER": str(breast / "sample_data")}
+    given = [names.get(argument, argument) for argument in arguments]
+    told = "sys.exit(code if not {'torch', 'monai', 'numpy'} & set(sys.modules) else 3)"
+    script = f"import sys; from mobileutr_monai.__main__ import main; code = main({given!r}); {told}"
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 2, process.stderr
+    assert len(process.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_split_writes_a_datalist_that_training_takes(mobileutr, breast, tmp_path):
     shutil.copytree(breast / "sample_data", tmp_path / "data")
     output = tmp_path / "data" / "datalist.json"
@@ -79,7 +114,11 @@ def test_split_writes_a_datalist_that_training_takes(mobileutr, breast, tmp_path
         "testing": 1,
     }
     first = output.read_bytes()
-    mobileutr("split", tmp_path / "data", "--output", output, "--validation", "0.25", "--test", "0.125")
+    again = ("split", tmp_path / "data", "--output", output, "--validation", "0.25", "--test", "0.125")
+    refused = mobileutr(*again)
+    assert (refused.returncode, output.read_bytes()) == (2, first)
+    assert "exists already; choose another --output, or give --overwrite" in refused.stderr
+    assert mobileutr(*again, "--overwrite").returncode == 0
     assert output.read_bytes() == first
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from zipfile import ZipFile
 
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "mobileutr_monai")
 
@@ -21,6 +22,9 @@ def test_wheel_segments_outside_the_checkout(repository, breast, tmp_path):
     build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source]
     subprocess.run([*pip, *build], check=True)
     (wheel,) = wheels.glob("*.whl")
+    needed = {path.relative_to(repository).as_posix() for path in (repository / "mobileutr_monai").rglob("*.html")}
+    assert needed
+    assert {*needed, "mobileutr_monai/py.typed"} <= set(ZipFile(wheel).namelist())
 
     # An environment with the dependencies of this one (by a .pth file, in which editable installs do not count) and
     # with nothing of the project but the wheel.
@@ -52,3 +56,4 @@ def test_wheel_segments_outside_the_checkout(repository, breast, tmp_path):
     process = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert len(list((tmp_path / "out").glob("*_mask.png"))) == 8
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import zoom
 
+from mobileutr_monai.bundle_folder import require_configs
 from mobileutr_monai.data.pictures import to_mode
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
@@ -77,7 +78,10 @@ def export_bundle(
     segmenter.network.eval()
     if raw and segmenter.spatial_dims != 2:
         raise ValueError("--raw is for 2D bundles; export this one without it")
-    facts = _describe(parser, path, segmenter, raw)
+    if segmenter.spatial_dims not in kind.spatial_dims:
+        raise ValueError(f"--format {file_format} is for 2D bundles; export this one in another format")
+    sides = json.dumps(list(parser.get_parsed_content("image_size"))) if kind.fixed_size else None
+    facts = _describe(parser, path, segmenter, raw, sides)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         made = Path(folder) / output.name
@@ -117,10 +121,8 @@ def export_bundle(
 
 
 def _read_bundle(bundle: Path) -> ConfigParser:
+    require_configs(bundle)
     config, meta = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
-    for path in (config, meta):
-        if not path.is_file():
-            raise FileNotFoundError(f"{str(bundle)!r} is not a bundle: it has no {path.relative_to(bundle)}")
     parser = ConfigParser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
@@ -131,7 +133,7 @@ def _read_bundle(bundle: Path) -> ConfigParser:
     return parser
 
 
-def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool) -> dict[str, str]:
+def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, sides: str | None) -> dict[str, str]:
     """Returns what the file says of itself."""
     meta = parser["_meta_"]
     outputs = meta["network_data_format"]["outputs"]["pred"]
@@ -139,7 +141,7 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool) ->
         taken = f"uint8 pixels (rows, columns, {segmenter.network.in_channels}) of one image of any size"
         given = "uint8 label indices (rows, columns)"
     else:
-        ranges = describe_ranges(segmenter.spatial_dims)
+        ranges = describe_ranges(segmenter.spatial_dims) if sides is None else f"one image of {sides}"
         taken = f"float32 (batch, channels, sides), {ranges}; preprocessed as the bundle does"
         given = "float32 logits, of the input's size"
     return {
@@ -156,7 +158,7 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool) ->
         "threshold": str(segmenter.threshold),
         "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
         "mobileutr-monai": version("mobileutr-monai"),
-    }
+    } | ({} if sides is None else {"sides": sides})
 
 
 def _write_raw(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 A network is exported as ``fold_network`` makes it, in float32, with its facts (labels, version, hash of the weights)
 inside the file. The input is called ``image`` and the output ``logits``; the batch is free, and so are the sides, as
-multiples of 16.
+multiples of 16. ExecuTorch's programs are of one image of one size: their memory is planned when they are written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ OPSET = 20
 """The first ONNX operator set that has Gelu as one operator."""
 
 FACTS_FILE = "facts.json"
+FACTS_METHOD = "facts"
 _EXAMPLE_SIDES = {2: (64, 96), 3: (32, 48, 64)}  # all different, so that none is taken for another
 _AXES = ("rows", "columns", "planes")
 
@@ -50,6 +51,8 @@ class Format(NamedTuple):
         write: writes network and facts to a path.
         open: opens a path; returns what runs an array (B, C, sides...), and the facts in the file.
         files: a written path -> all its files.
+        fixed_size: the file takes one image of one size, the fact ``sides``.
+        spatial_dims: of the networks that it can hold.
     """
 
     suffix: str
@@ -58,6 +61,8 @@ class Format(NamedTuple):
     write: Callable[[MobileUtr, Path, Facts], None]
     open: Callable[[Path], tuple[Run, dict[str, str]]]
     files: Callable[[Path], list[Path]]
+    fixed_size: bool = False
+    spatial_dims: tuple[int, ...] = (2, 3)
 
 
 def require(packages: tuple[str, ...], extra: str, what: str) -> None:
@@ -164,6 +169,37 @@ def _open_torchscript(path: Path) -> tuple[Run, dict[str, str]]:
     return run, json.loads(extra[FACTS_FILE])
 
 
+def _write_executorch(network: MobileUtr, path: Path, facts: Facts) -> None:
+    folded, _ = _prepare(network)
+    image = torch.zeros(1, network.in_channels, *json.loads(facts["sides"]))
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = to_edge_transform_and_lower(
+            torch.export.export(folded, (image,)),
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={FACTS_METHOD: json.dumps(dict(facts))},
+        )
+        path.write_bytes(program.to_executorch().buffer)
+
+
+def _open_executorch(path: Path) -> tuple[Run, dict[str, str]]:
+    with quiet():
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(path)
+    (facts,) = program.load_method(FACTS_METHOD).execute([])
+    forward = program.load_method("forward")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        # A copy: the next image's logits are written where these lie.
+        logits = [forward.execute([image[None]])[0].numpy().copy() for image in torch.from_numpy(images)]
+        return np.concatenate(logits)
+
+    return run, json.loads(facts)
+
+
 def _prepare(network: MobileUtr) -> tuple[MobileUtr, torch.Tensor]:
     """Returns the folded network on the CPU in float32, and an image for tracing it."""
     folded = fold_network(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -200,5 +236,8 @@ FORMATS: dict[str, Format] = {
         lambda path: [path.with_suffix(".bin"), path],
     ),
     "torchscript": Format(".ts", (), "", _write_torchscript, _open_torchscript, _one_file),
+    "executorch": Format(
+        ".pte", ("executorch",), "executorch", _write_executorch, _open_executorch, _one_file, True, (2,)
+    ),
 }
 """Name on the command line -> format."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobileutr_monai.bundle_folder import require_configs
+
 __all__ = ["run_bundle"]
 
 
@@ -26,10 +28,8 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
         FileNotFoundError: the folder is no bundle.
         ValueError: an id is unknown.
     """
+    require_configs(bundle)
     config_file, meta_file = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
-    for path in (config_file, meta_file):
-        if not path.is_file():
-            raise FileNotFoundError(f"{str(bundle)!r} is not a bundle: it has no {path.relative_to(bundle)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
         logging.getLogger("monai").setLevel(logging.ERROR)

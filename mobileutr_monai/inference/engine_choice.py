@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mobileutr_monai.inference.engines import cache_dir, is_usable, start_engine
+from mobileutr_monai.inference.engines import cache_dir, find_obstacle, start_engine
 from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.networks import MobileUtr
 
@@ -84,7 +84,8 @@ def choose_fastest(
         allowed: names of engines; what cannot be used here is left out.
         shape: of a batch: (B, C, sides...).
     """
-    candidates = [name for name in allowed if is_usable(name, device)]
+    obstacles = {name: find_obstacle(name, device) for name in allowed}
+    candidates = [name for name, obstacle in obstacles.items() if obstacle is None]
     facts = {
         "machine": _describe_machine(device),
         "weights_sha256": weights_sha256,
@@ -97,8 +98,8 @@ def choose_fastest(
     path = cache_dir() / f"engine-{key}.json"
     seconds = _read_seconds(path, candidates)
     if seconds is None:
-        others = [name for name in allowed if name not in candidates]
-        left_out = f" (not installed, or not for this machine: {', '.join(others)})" if others else ""
+        others = [f"{name}: {obstacle}" for name, obstacle in obstacles.items() if obstacle is not None]
+        left_out = f" ({'; '.join(others)})" if others else ""
         logger.warning("measuring %s on this machine, once%s", ", ".join(candidates), left_out)
         seconds = _measure(network, device, candidates, shape)
         path.parent.mkdir(parents=True, exist_ok=True)

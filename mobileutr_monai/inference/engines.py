@@ -24,7 +24,7 @@ from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.inference.outputs import unfinished
 from mobileutr_monai.networks import MobileUtr, fold_network
 
-__all__ = ["ENGINES", "Engine", "Predictor", "cache_dir", "cached_onnx", "is_usable", "start_engine"]
+__all__ = ["ENGINES", "Engine", "Predictor", "cache_dir", "cached_onnx", "find_obstacle", "start_engine"]
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, C, sides...) -> logits (B, classes, sides...), float32, on the images' device."""
@@ -72,15 +72,18 @@ def start_engine(name: str, network: MobileUtr, device: torch.device, batch_size
     return engine.build(network.eval(), device, batch_size)
 
 
-def is_usable(name: str, device: torch.device) -> bool:
-    """Whether ``auto`` may try an engine: it is for the device, installed, and the CPU computes in its precision."""
+def find_obstacle(name: str, device: torch.device) -> str | None:
+    """Returns in a few words why ``auto`` does not try an engine on this machine, None if it does."""
     engine = ENGINES[name]
+    if device.type not in engine.devices:
+        return f"needs {' or '.join(engine.devices)}"
     try:
         require(engine.packages, engine.extra, name)
     except ValueError:
-        return False
-    slow = engine.precision == "bfloat16" and not computes_bfloat16(device)
-    return engine.measured and device.type in engine.devices and not slow
+        return "not installed"
+    if engine.precision == "bfloat16" and not computes_bfloat16(device):
+        return "this CPU has no bfloat16 and would emulate it"
+    return None if engine.measured else "takes minutes to start"
 
 
 def cache_dir() -> Path:

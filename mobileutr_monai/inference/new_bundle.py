@@ -15,6 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from mobileutr_monai.bundle_folder import require_configs
 from mobileutr_monai.networks.weights import load_weights, recognise_network, save_weights
 
 __all__ = ["NewBundle", "make_bundle"]
@@ -96,9 +97,7 @@ def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *,
         ValueError: the name or a label cannot be used, or the result does not work.
     """
     _check_names(name, labels)
-    for file in ("metadata.json", *(f"{workflow}.json" for workflow in WORKFLOWS)):
-        if not (parent / "configs" / file).is_file():
-            raise FileNotFoundError(f"{str(parent)!r} is not a bundle: it has no configs/{file}")
+    require_configs(parent, ("metadata", *WORKFLOWS))
     if pretrained and not (parent / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{str(parent)!r} has no models/model.pt to start from; give --weights none")
     target = output / name

@@ -168,6 +168,12 @@ class BatchRunner:
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from error
         self.segmenter.network.eval()
+        other = find_other_bundle(self.weights, str(self.metadata["name"]))
+        if other is not None:
+            logger.warning(
+                "the weights %s are those of another bundle, %r: masks of this one, %r, may mean nothing",
+                *(self.weights, other, str(self.metadata["name"])),
+            )
 
     def start_engine(self) -> None:
         """Has the segmenter use the engine, after the weights are loaded; ``auto`` is chosen here.
@@ -410,6 +416,16 @@ def _foresee(case: InputCase) -> str:
     """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
     is_empty = not all(path.stat().st_size for path in case.paths)
     return "would fail: the file is empty" if is_empty else "would be segmented"
+
+
+def find_other_bundle(weights: Path, name: str) -> str | None:
+    """Returns the name of the bundle in whose ``models`` folder weights lie, None if that is ``name`` or no bundle."""
+    try:
+        metadata = json.loads((weights.resolve().parents[1] / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        found = str(metadata["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if found != name else None
 
 
 def hash_file(path: Path) -> str:

@@ -21,7 +21,9 @@ LOGITS_TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request: pytest.FixtureRequest, breast: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    suffix = FORMATS[request.param].suffix
+    suffix, packages = FORMATS[request.param].suffix, FORMATS[request.param].packages
+    for package in packages:
+        pytest.importorskip(package, reason=f"the format needs {package}, which no other test does")
     return export_bundle(breast, request.param, tmp_path_factory.mktemp(request.param) / f"breast{suffix}")
 
 
@@ -46,10 +48,14 @@ def test_facts_of_the_bundle_are_in_the_file(exported: Exported, breast: Path) -
 
 
 @pytest.mark.parametrize("shape", SIZES)
-def test_batch_and_size_are_free(shape: tuple[int, ...], exported: Exported, breast: Path) -> None:
+def test_batch_and_size_are_free_where_the_format_allows(
+    shape: tuple[int, ...], exported: Exported, breast: Path
+) -> None:
     network = MobileUtr(2, 3, 1).eval()
     load_weights(network, breast / "models" / "model.pt")
     run, _ = FORMATS[exported.content["format"]].open(exported.files[-1])
+    if FORMATS[exported.content["format"]].fixed_size:
+        shape = (len(shape), *shape[1:2], *json.loads(exported.content["facts"]["sides"]))
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(image).numpy()
@@ -64,6 +70,16 @@ def test_a_volume_bundle_without_samples_is_compared_on_seeded_ones(
     made = export_bundle(bundle, "torchscript", tmp_path / "hippocampus.ts")
     assert made.content["images"] == "1 seeded ones: the bundle ships no samples"
     assert made.content["percent_differing"] == 0.0
+
+
+def test_a_format_for_pictures_takes_no_volume_bundle(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "executorch", FORMATS["executorch"]._replace(packages=()))
+    bundle = repository / "bundles" / "hippocampus_mri_segmentation"
+    with pytest.raises(ValueError, match="--format executorch is for 2D bundles; export this one in another format"):
+        export_bundle(bundle, "executorch", tmp_path / "hippocampus.pte")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_labels_otherwise_is_not_kept(

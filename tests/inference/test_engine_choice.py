@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mobileutr_monai.inference import engine_choice
+from mobileutr_monai.inference import engine_choice, engines
 from mobileutr_monai.inference.engine_choice import choose_fastest, find_refusal
 from mobileutr_monai.networks import MobileUtr
 
@@ -56,6 +56,20 @@ class Clock:
             return images
 
         return predict
+
+
+def test_auto_says_why_it_leaves_an_engine_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MOBILEUTR_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine_choice, "start_engine", Clock({"torch": 0.0}).start)
+    monkeypatch.setattr(engines, "computes_bfloat16", lambda device: False)
+    allowed = ["torch", "torch-compiled", "torch-bf16", "torch-fp16"]
+    assert choose_fastest(MobileUtr(2, 1, 1), torch.device("cpu"), allowed, (2, 1, 16, 16), "abc") == "torch"
+    assert caplog.messages[0] == (
+        "measuring torch on this machine, once (torch-compiled: takes minutes to start; torch-bf16: this CPU has no "
+        "bfloat16 and would emulate it; torch-fp16: needs cuda)"
+    )
 
 
 def test_the_fastest_is_measured_once_and_again_when_something_changes(

@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from mobileutr_monai.inference import BatchRunner, Segmenter
+from mobileutr_monai.inference import runner as runner_module
 from mobileutr_monai.inference.writers import CaseWriter
 from mobileutr_monai.networks import MobileUtr
 
@@ -293,3 +294,17 @@ def test_a_nifti_image_gets_the_mask_of_the_same_pixels_as_png(make_runner, tmp_
     assert float(rows["b.nii.gz"]["area_mm2"]) == pytest.approx(int(rows["b.nii.gz"]["pixels"]) * 0.125, abs=1e-3)
     assert rows["volume.nii.gz"]["status"] == "skipped"
     assert "the bundle takes images" in rows["volume.nii.gz"]["detail"]
+
+
+def test_weights_of_another_bundle_are_said_to_be(make_runner, breast, caplog):
+    runner = make_runner(weights=str(breast.parent / "skin_dermoscopy_segmentation" / "models" / "model.pt"))
+    runner.load_network()
+    (record,) = (record for record in caplog.records if record.name == runner_module.__name__)
+    assert "another bundle, 'Skin dermoscopy segmentation'" in record.getMessage()
+
+
+def test_own_weights_and_those_of_no_bundle_are_taken_in_silence(make_runner, breast, tmp_path, caplog):
+    shutil.copyfile(breast / "models" / "model.pt", tmp_path / "mine.pt")
+    for overrides in ({}, {"weights": str(tmp_path / "mine.pt")}):
+        make_runner(**overrides).load_network()
+    assert runner_module.__name__ not in {record.name for record in caplog.records}
