@@ -1,13 +1,15 @@
 """Peak memory of segmenting one input against its size: pictures with a 2D bundle, volumes with a 3D bundle.
 
 Each size is a process of its own that reads the file, runs the bundle's runner without workers and writes the mask;
-its largest resident memory is reported, and what it had after its imports. By default the network is replaced by one
-that gives zeros, because windows are many and each alone is small: ``--network`` runs the real one and takes its time;
-``window_mb`` is what the real network takes for one batch of windows or pictures.
+its largest resident memory is reported, and what it had after its imports. The real network computes the first two
+batches of windows (``--batches``; ``--network`` has it compute all), then zeros take its place, because a volume has
+thousands of windows. That is the memory of the whole run: what windows are added into has its whole size before the
+first of them, and a batch gives back what it took. ``window_mb`` is what the network takes for one batch.
 
 Example::
 
     python benchmarks/bench_memory.py --output benchmarks/results/memory.json
+    python benchmarks/bench_memory.py --only 512x512x300 --network    # hours on a small machine
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import subprocess
 import sys
 import tempfile
@@ -48,8 +51,8 @@ def write_input(size: tuple[int, ...], folder: Path) -> None:
         nib.save(nib.nifti1.Nifti1Image(array, np.eye(4)), folder / "volume.nii.gz")
 
 
-def measure(bundle: str, folder: Path, real: bool) -> dict[str, float]:
-    """Runs the runner on a folder in this process."""
+def measure(bundle: str, folder: Path, batches: float) -> dict[str, float]:
+    """Runs the runner on a folder in this process; the real network computes so many batches."""
     logging.disable(logging.WARNING)
     before = read_peak_mb()
     with tempfile.TemporaryDirectory() as output:
@@ -58,11 +61,26 @@ def measure(bundle: str, folder: Path, real: bool) -> dict[str, float]:
         classes = runner.segmenter.network.head.out_channels
         runner.load_network = runner.start_engine = lambda: None
         started = time.perf_counter()
-        if not real:
-            runner.segmenter.predictor = lambda image: torch.zeros(len(image), classes, *image.shape[2:])
+        calls = 0
+
+        def predict(image: torch.Tensor) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            if calls <= batches:
+                logits: torch.Tensor = runner.segmenter.network(image)
+                return logits
+            return torch.zeros(len(image), classes, *image.shape[2:])
+
+        runner.segmenter.predictor = predict
         runner.run()
         seconds, peak = time.perf_counter() - started, read_peak_mb()
-    return {"imports_mb": round(before), "peak_mb": round(peak), "seconds": round(seconds, 1)}
+    return {
+        "imports_mb": round(before),
+        "peak_mb": round(peak),
+        "seconds": round(seconds, 1),
+        "batches": calls,
+        "batches_of_network": int(min(calls, batches)),
+    }
 
 
 def measure_window(bundle: str) -> dict[str, float]:
@@ -86,29 +104,34 @@ def run_apart(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     """Measures, prints and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", action="store_true", help="run the real network")
+    parser.add_argument("--batches", type=int, default=2, help="that the real network computes (default 2)")
+    parser.add_argument("--network", action="store_true", help="have it compute all of them")
+    parser.add_argument("--only", metavar="SIZE", help="one size, as in 512x512x300")
     parser.add_argument("--output", type=Path, help="JSON to write")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--window", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    batches = math.inf if arguments.network else arguments.batches
     if arguments.one or arguments.window:
         with contextlib.redirect_stdout(sys.stderr):
             if arguments.window:
                 found = measure_window(arguments.window)
             else:
-                found = measure(arguments.one[0], Path(arguments.one[1]), arguments.network)
+                found = measure(arguments.one[0], Path(arguments.one[1]), batches)
         print(json.dumps(found))
         return
     rows = []
+    network = ["--network"] if arguments.network else ["--batches", str(arguments.batches)]
     for bundle, sizes in SIZES.items():
-        window = run_apart("--window", bundle)
-        for size in sizes:
+        wanted = [size for size in sizes if arguments.only in (None, "x".join(map(str, size)))]
+        window = run_apart("--window", bundle) if wanted else {}
+        for size in wanted:
             with tempfile.TemporaryDirectory() as folder:
                 write_input(size, Path(folder))
-                found = run_apart("--one", bundle, folder, *(["--network"] if arguments.network else []))
+                found = run_apart("--one", bundle, folder, *network)
             rows.append({"bundle": bundle, "size": list(size), **found, **window})
             print(rows[-1], flush=True)
-    write_json(arguments.output, {"machine": describe_machine(), "real_network": arguments.network, "rows": rows})
+    write_json(arguments.output, {"machine": describe_machine(), "rows": rows})
 
 
 if __name__ == "__main__":
