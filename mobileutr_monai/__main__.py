@@ -161,9 +161,13 @@ def _fraction(text: str) -> float:
 def _predict(options: argparse.Namespace) -> int:
     if options.bundle.suffix == ".onnx":
         return _predict_with_onnx(options)
-    from mobileutr_monai.bundle_folder import require_configs
+    from mobileutr_monai.folders import check_folders, require_configs
 
-    require_configs(options.bundle)  # what can be told before MONAI is imported
+    # What can be told before MONAI is imported.
+    require_configs(options.bundle)
+    check_folders(options.folder, options.output)
+    if options.weights is not None and not options.weights.is_file():
+        raise FileNotFoundError(f"no weights at {options.weights}")
     if options.workers != 0:
         from mobileutr_monai.fork_server import start_fork_server
 
@@ -202,7 +206,7 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mobileutr_monai.bundle_folder import require_configs
+    from mobileutr_monai.folders import require_configs
 
     require_configs(options.bundle)
     _keep_existing(options.output, options.overwrite)
@@ -282,7 +286,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _new_bundle(options: argparse.Namespace) -> int:
-    from mobileutr_monai.bundle_folder import require_configs
+    from mobileutr_monai.folders import require_configs
 
     require_configs(options.parent)
     from mobileutr_monai.inference.new_bundle import make_bundle
@@ -298,6 +302,8 @@ def _new_bundle(options: argparse.Namespace) -> int:
 
 
 def _keep_existing(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; give a file as --output")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists already; choose another --output, or give --overwrite")
 

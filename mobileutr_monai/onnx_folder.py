@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.data.pictures import open_image, to_mode
+from mobileutr_monai.folders import check_folders, has_other_report
 
 __all__ = ["RawModel", "segment_folder"]
 
@@ -98,13 +99,9 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
         FileNotFoundError: the model does not exist.
         ValueError: model or folders cannot be used.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is not a folder; give the folder that holds the images")
-    source, target = folder.resolve(), output.resolve()
-    if target == source or source in target.parents:
-        raise ValueError(f"output folder {target} lies inside the input folder; choose one outside")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output folder {output} is a file; choose another one")
+    check_folders(folder, output)
+    if has_other_report(output / "report.csv", COLUMNS):
+        raise ValueError(f"{output / 'report.csv'} is not of a run with an ONNX file; choose another output folder")
     network = RawModel(model, threads=1)
     paths = sorted(
         path

@@ -19,14 +19,14 @@ MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE
 LOWER = {"data", "handlers", "networks", "transforms"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "bundle_folder": set(),
+    "folders": set(),
     "fork_server": set(),
-    "onnx_folder": {"data"},
+    "onnx_folder": {"data", "folders"},
     **{part: set() for part in LOWER},
-    "inference": {"bundle_folder", "fork_server", "export", *LOWER},
-    "export": {"bundle_folder", *LOWER},
+    "inference": {"folders", "fork_server", "export", *LOWER},
+    "export": {"folders", *LOWER},
     "label": {"inference", *LOWER},
-    "__main__": {"bundle_folder", "fork_server", "onnx_folder", "inference", "export", *LOWER},
+    "__main__": {"folders", "fork_server", "onnx_folder", "inference", "export", *LOWER},
 }
 OUTSIDE = {"scripts", "tests", "benchmarks", "bundles"}
 HEAVY = {"torch", "monai", "ignite", "numpy", "scipy", "PIL", "nibabel", "pydicom"}

@@ -62,6 +62,17 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
     assert not list(out.rglob("*.tmp"))
 
 
+def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path, mobileutr):
+    run = tmp_path / "run"
+    options = ("--output", run, "--no-overlays", "--no-page")
+    assert mobileutr("predict", breast, folder, *options).returncode == 1
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    process = mobileutr("predict", raw_onnx, folder, "--output", run)
+    assert process.returncode == 2
+    assert process.stderr.strip().endswith("report.csv is not of a run with an ONNX file; choose another output folder")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,10 +18,10 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import zoom
 
-from mobileutr_monai.bundle_folder import require_configs
 from mobileutr_monai.data.pictures import to_mode
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
+from mobileutr_monai.folders import require_configs
 from mobileutr_monai.networks import fold_network, load_weights
 
 __all__ = ["LARGEST_PERCENT", "Exported", "export_bundle"]

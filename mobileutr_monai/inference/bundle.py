@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.bundle_folder import require_configs
+from mobileutr_monai.folders import require_configs
 
 __all__ = ["run_bundle"]
 

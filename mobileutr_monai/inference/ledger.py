@@ -11,14 +11,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from mobileutr_monai.folders import has_other_report
 from mobileutr_monai.inference.outputs import write_text, write_whole
 from mobileutr_monai.inference.report import Row
 
-__all__ = ["Ledger", "read_cases"]
+__all__ = ["Ledger", "check_report", "read_cases"]
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = [field.name for field in fields(Row)]
+
+REPORT, IDENTITY = "report.csv", "run.json"
 
 LONGEST_TEXT = 500
 """Characters of what a file says of itself, which may be anything; a field of csv has at most 131072."""
@@ -51,7 +54,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], labels: Sequence[str]) -> None:
-        self.path, self.identity_path = folder / "report.csv", folder / "run.json"
+        self.path, self.identity_path = folder / REPORT, folder / IDENTITY
         self.identity, self.labels = identity, list(labels)
         self._places: dict[str, _Place] = {}
 
@@ -75,7 +78,10 @@ class Ledger:
             )
         elif earlier is not None:
             changed = sorted(k for k in {*earlier, *self.identity} if earlier.get(k) != self.identity.get(k))
-            logger.warning("an earlier run here had other %s: all cases are done again", ", ".join(changed))
+            logger.warning(
+                "an earlier run here had other %s: its results are removed, all cases are done again",
+                ", ".join(changed),
+            )
         write_whole(self.path, lambda file: self._begin(file, kept))
         write_text(self.identity_path, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
         return set(self._places)
@@ -125,6 +131,16 @@ class Ledger:
         except (OSError, ValueError):
             return None
         return identity
+
+
+def check_report(folder: Path) -> None:
+    """Checks that a folder has no ``report.csv`` but one of a run; the first file of a run that was killed is one, too.
+
+    Raises:
+        ValueError: it has another.
+    """
+    if not (folder / IDENTITY).is_file() and has_other_report(folder / REPORT, COLUMNS):
+        raise ValueError(f"{folder / REPORT} is not of a run with a bundle; choose another output folder")
 
 
 def read_cases(path: Path) -> Iterator[list[dict[str, str]]]:

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from mobileutr_monai.bundle_folder import require_configs
+from mobileutr_monai.folders import require_configs
 from mobileutr_monai.networks.weights import load_weights, recognise_network, save_weights
 
 __all__ = ["NewBundle", "make_bundle"]

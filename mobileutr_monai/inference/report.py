@@ -113,7 +113,7 @@ def measure_labels(
     spacing: Sequence[float] | None = None,
     outside: np.ndarray | None = None,
 ) -> list[Measurement]:
-    """Measures every label, also those that are not in the label map.
+    """Measures every label, also those that are not in the label map; in millimetres what is not outside.
 
     Args:
         names: index -> name.
@@ -154,9 +154,14 @@ def _to_percent(part: int, whole: int) -> float | None:
 
 def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, outside: np.ndarray | None) -> Measurement:
     pixels = int(region.sum())
-    size = None if spacing is None else pixels * float(np.prod(spacing))
     plane = region.ndim == 2
-    box, corner = _crop_to_box(region) if pixels else (region, [0] * region.ndim)
+    box, corner = _crop_to_box(region)
+    # The scale is that of the stated regions: what lies outside of them has pixels, but no millimetres.
+    scaled, scaled_box, scaled_corner = region, box, corner
+    if outside is not None:
+        scaled = region & ~outside
+        scaled_box, scaled_corner = _crop_to_box(scaled)
+    size = None if spacing is None else int(scaled.sum()) * float(np.prod(spacing))
     return Measurement(
         label=name,
         pixels=pixels,
@@ -164,14 +169,16 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, out
         area_mm2=round(size, 3) if plane and size is not None else None,
         volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
         diameter_px=_diameter(box, corner, (1.0, 1.0)) if plane else None,
-        diameter_mm=None if spacing is None else _diameter(box, corner, spacing),
+        diameter_mm=None if spacing is None else _diameter(scaled_box, scaled_corner, spacing),
         components=int(ndimage.label(box)[1]),
         outside_percent=None if outside is None else _to_percent(int((region & outside).sum()), pixels),
     )
 
 
 def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Returns the smallest box with all of a region that is not empty, and where it begins."""
+    """Returns the smallest box with all of a region, and where it begins; all of it for an empty one."""
+    if not region.any():
+        return region, [0] * region.ndim
     corner = []
     for axis in range(region.ndim):
         inside = np.flatnonzero(region.any(axis=tuple(other for other in range(region.ndim) if other != axis)))

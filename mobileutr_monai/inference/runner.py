@@ -22,13 +22,14 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.data.cases import FoundInputs, InputCase, find_cases
+from mobileutr_monai.folders import check_folders
 from mobileutr_monai.fork_server import start_fork_server
 from mobileutr_monai.inference.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import read_segment_labels
 from mobileutr_monai.inference.engine_choice import AUTO, DEFAULT_ENGINE, choose_fastest, find_refusal
 from mobileutr_monai.inference.engines import ENGINES, start_engine
-from mobileutr_monai.inference.ledger import Ledger
+from mobileutr_monai.inference.ledger import Ledger, check_report
 from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.inference.page_files import PAGE, clear_pages, write_pages
 from mobileutr_monai.inference.pipeline import Pipeline, failed_row, identify_input
@@ -241,6 +242,8 @@ class BatchRunner:
             row = Row(case=file.name, status=status, reason=file.reason, detail=file.detail)
             row.study_uid, row.series_uid = file.study_uid, file.series_uid
             ledger.append([row])
+            if file.failed:
+                logger.warning("%s: %s", file.name, CaseError(file.reason, file.detail))
         for case in found.cases:
             error = rejected[case.name]
             if error is not None:
@@ -349,11 +352,11 @@ class BatchRunner:
             raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
         if self.output_format not in FORMATS:
             raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
-        if not self.dataset_dir.is_dir():
-            raise UsageError(f"{str(self.dataset_dir)!r} is not a folder; give the folder that holds the images")
-        source, target = self.dataset_dir.resolve(), self.output_dir.resolve()
-        if target == source or source in target.parents:
-            raise UsageError(f"output folder {target} lies inside the input folder; choose one outside")
+        try:
+            check_folders(self.dataset_dir, self.output_dir)
+            check_report(self.output_dir)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def _reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
         return {case.name: self._reject(case) for case in found.cases}

@@ -42,6 +42,8 @@ def _in_plainer_words(path: Path, error: Exception) -> Exception:
     try:
         if path.is_file() and path.stat().st_size == 0:
             return ValueError("the file is empty")
+        if isinstance(error, UnidentifiedImageError):
+            raise error
         if path.suffix.lower() in IMAGE_SUFFIXES:
             with Image.open(path) as image:
                 image.load()

@@ -108,7 +108,8 @@ def test_areas_in_mm_only_where_the_ultrasound_is_calibrated(everything):
     rows, _ = everything
     calibrated, not_calibrated = rows["us/OBXXXX1A_rle.dcm"], rows["us/US1_J2KR.dcm"]
     if int(calibrated["pixels"]):
-        assert float(calibrated["area_mm2"]) == pytest.approx(int(calibrated["pixels"]) * 0.2622882866**2, rel=1e-3)
+        inside = int(calibrated["pixels"]) * (1 - float(calibrated["outside_percent"]) / 100)
+        assert float(calibrated["area_mm2"]) == pytest.approx(inside * 0.2622882866**2, rel=1e-3)
     assert not_calibrated["area_mm2"] == ""
     assert not_calibrated["diameter_mm"] == ""
 
@@ -182,6 +183,16 @@ def test_a_series_in_shuffled_files_becomes_a_segmentation_of_its_slices(run, tm
     (mask,) = (np.asarray(nib.load(tmp_path / "plain" / r["output"]).dataobj) for r in plain.values())
     assert mask.shape[2] == len(paths)
     assert int(segmentation.pixel_array.sum()) == (mask > 0).sum()
+
+
+def test_a_series_that_cannot_be_used_is_named_with_its_reason(run, tmp_path, caplog):
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    shutil.copytree(source, tmp_path / "in")
+    for path in sorted((tmp_path / "in").iterdir())[10:12]:
+        path.unlink()
+    ((name, row),) = run(VOLUMES, tmp_path / "in", tmp_path / "out").items()
+    assert row["status"] == "failed"
+    assert f"{name}: {row['reason']}: {row['detail']}" in caplog.messages
 
 
 def test_a_volume_bundle_refuses_stills_and_cines_with_the_reason(run, tmp_path):

@@ -35,6 +35,17 @@ def test_where_a_label_lies_changes_nothing_but_its_share(before, behind):
     assert moved == found
 
 
+def test_what_is_outside_of_stated_tissue_has_pixels_but_no_millimetres():
+    label, outside = np.zeros((10, 10), np.uint8), np.zeros((10, 10), bool)
+    label[2:4, 1:9], outside[:, 5:] = 1, True
+    (found,) = measure_labels(label, {1: "lesion"}, (0.5, 0.5), outside)
+    (inside,) = measure_labels(label * ~outside, {1: "lesion"}, (0.5, 0.5))
+    assert (found.pixels, found.outside_percent) == (16, 50.0)
+    assert (found.area_mm2, found.diameter_mm) == (inside.area_mm2, inside.diameter_mm) == (2.0, 1.58)
+    (found,) = measure_labels(label, {1: "lesion"}, (0.5, 0.5), np.ones((10, 10), bool))
+    assert (found.pixels, found.area_mm2, found.diameter_mm) == (16, 0.0, 0.0)
+
+
 def test_a_label_that_is_nowhere_has_no_size():
     (found,) = measure_labels(np.zeros((5, 5), np.uint8), {1: "lesion"}, (1.0, 1.0))
     assert (found.pixels, found.diameter_px, found.diameter_mm, found.components) == (0, 0.0, 0.0, 0)

@@ -121,6 +121,25 @@ def test_the_page_can_be_left_out_and_an_old_one_is_gone(make_runner, folder, tm
     assert not list((tmp_path / "out" / ".thumbnails").rglob("*.json"))
 
 
+@pytest.mark.parametrize("content", ["my,own,table\n1,2,3\n", ""])
+def test_a_report_of_something_else_is_not_replaced(make_runner, folder, tmp_path, capsys, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.csv").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        make_runner(workers=0).run()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("report.csv is not of a run with a bundle; choose another output folder")
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == [content]
+
+
+def test_a_run_killed_before_it_said_what_it_is_goes_on(make_runner, folder, tmp_path):
+    make_runner(workers=0).run()
+    (tmp_path / "out" / "run.json").unlink()
+    make_runner(workers=0).run()
+    assert len(read_report(tmp_path / "out")) == 4
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_masks_do_not_depend_on_the_batch(make_runner, folder, tmp_path, batch_size):
     make_runner(batch_size=8, output_dir=str(tmp_path / "reference")).run()

@@ -1,0 +1,46 @@
+"""Checks of folders that need neither torch nor MONAI, which take seconds to import."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = ["check_folders", "has_other_report", "require_configs"]
+
+
+def check_folders(source: Path, target: Path) -> None:
+    """Checks where a run reads and writes.
+
+    Raises:
+        ValueError: there is no folder to read, or the other one is a file or within it.
+    """
+    if not source.is_dir():
+        raise ValueError(f"{str(source)!r} is not a folder; give the folder that holds the images")
+    inner, outer = target.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents:
+        raise ValueError(f"output folder {inner} lies inside the input folder; choose one outside")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"output folder {target} is a file; choose another one")
+
+
+def has_other_report(report: Path, columns: Sequence[str]) -> bool:
+    """Whether a table is there that has other columns, as that of another program has."""
+    try:
+        with report.open(encoding="utf-8", errors="replace", newline="") as file:
+            return next(csv.reader(file), []) != list(columns)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, csv.Error):
+        return True
+
+
+def require_configs(bundle: Path, names: Iterable[str] = ("inference", "metadata")) -> None:
+    """Checks that a folder has a bundle's configs.
+
+    Raises:
+        FileNotFoundError: it is not there, or has not all of them.
+    """
+    for name in names:
+        if not (bundle / "configs" / f"{name}.json").is_file():
+            raise FileNotFoundError(f"{str(bundle)!r} is not a bundle's folder: it has no configs/{name}.json")
