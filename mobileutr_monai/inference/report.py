@@ -157,11 +157,11 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, out
     plane = region.ndim == 2
     box, corner = _crop_to_box(region)
     # The scale is that of the stated regions: what lies outside of them has pixels, but no millimetres.
-    scaled, scaled_box, scaled_corner = region, box, corner
+    scaled, scaled_box = pixels, (box, corner)
     if outside is not None:
-        scaled = region & ~outside
-        scaled_box, scaled_corner = _crop_to_box(scaled)
-    size = None if spacing is None else int(scaled.sum()) * float(np.prod(spacing))
+        inside = region & ~outside
+        scaled, scaled_box = int(inside.sum()), _crop_to_box(inside)
+    size = None if spacing is None else scaled * float(np.prod(spacing))
     return Measurement(
         label=name,
         pixels=pixels,
@@ -169,9 +169,9 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, out
         area_mm2=round(size, 3) if plane and size is not None else None,
         volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
         diameter_px=_diameter(box, corner, (1.0, 1.0)) if plane else None,
-        diameter_mm=None if spacing is None else _diameter(scaled_box, scaled_corner, spacing),
+        diameter_mm=None if spacing is None else _diameter(*scaled_box, spacing),
         components=int(ndimage.label(box)[1]),
-        outside_percent=None if outside is None else _to_percent(int((region & outside).sum()), pixels),
+        outside_percent=None if outside is None else _to_percent(pixels - scaled, pixels),
     )
 
 

@@ -42,16 +42,13 @@ def _in_plainer_words(path: Path, error: Exception) -> Exception:
     try:
         if path.is_file() and path.stat().st_size == 0:
             return ValueError("the file is empty")
-        if isinstance(error, UnidentifiedImageError):
-            raise error
         if path.suffix.lower() in IMAGE_SUFFIXES:
             with Image.open(path) as image:
                 image.load()
-    except UnidentifiedImageError:
-        return ValueError("the file is cut off, or not the image that its name says")
     except Exception as plainer:  # noqa: BLE001 - of a picture that it cannot decode
-        return plainer
-    return error
+        error = plainer
+    unknown = isinstance(error, UnidentifiedImageError)
+    return ValueError("the file is cut off, or not the image that its name says") if unknown else error
 
 
 def to_indices(values: np.ndarray, labels: Sequence[SegmentLabel]) -> np.ndarray:
