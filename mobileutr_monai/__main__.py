@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 PROGRAM = "mobileutr"
 RESEARCH_ONLY = "Research only. Not a medical device."
@@ -15,6 +18,7 @@ RESEARCH_ONLY = "Research only. Not a medical device."
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage)."""
     options = _build_parser().parse_args(arguments)
+    logging.getLogger("monai").setLevel(logging.ERROR)  # it warns of optional packages that this project does not use
     try:
         return int(options.verb(options))
     except (
@@ -32,10 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROGRAM}: error: {message}; see {self.prog} --help\n")
+
+
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}"
-    )
+    from mobileutr_monai.choices import ENGINES, SUFFIXES
+
+    parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
     predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
@@ -50,6 +61,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     predict.add_argument(
         "--engine",
+        choices=ENGINES,
         metavar="NAME",
         help="what computes: torch (default), torch-folded, torch-compiled, torch-bf16, torch-fp16 (GPU), onnxruntime, "
         "openvino, openvino-bf16; auto: the fastest on this machine, of those that give the masks of torch",
@@ -65,17 +77,17 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
-    predict.add_argument("--workers", type=int, help="processes that read and write beside the network (default 2)")
-    predict.add_argument("--time-limit", type=float, metavar="SECONDS", help="that one case may take (default 600)")
+    predict.add_argument("--workers", type=_count, help="processes that read and write beside the network (default 2)")
+    predict.add_argument("--time-limit", type=_duration, metavar="SECONDS", help="that one case may take (default 600)")
     predict.add_argument(
-        "--memory-limit", type=float, metavar="GIB", help="that one case may take (default: half of the machine's)"
+        "--memory-limit", type=_amount, metavar="GIB", help="that one case may take (default: half of the machine's)"
     )
     predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
     predict.set_defaults(verb=_predict)
 
     export = verbs.add_parser("export", help="write a bundle's network for another runtime, compared with the bundle")
     export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
-    export.add_argument("--format", choices=("onnx", "openvino", "torchscript", "executorch"), default="onnx")
+    export.add_argument("--format", choices=SUFFIXES, default="onnx")
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml, .ts or .pte")
     export.add_argument(
         "--raw", action="store_true", help="bake pre- and postprocessing in (onnx, 2D): pixels in, label map out"
@@ -144,18 +156,26 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def _number(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], Any]:
+    """Returns what makes a number of an option's text, or says which ones there may be."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text}")
+        return value
+
+    return parse
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1), got {value}")
-    return value
+_positive = _number(int, lambda value: value >= 1, "a whole number, at least 1")
+_count = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
+_duration = _number(float, lambda value: value > 0, "more than 0")
+_amount = _number(float, lambda value: value >= 0, "0 or more")
+_fraction = _number(float, lambda value: 0 <= value < 1, "in [0, 1)")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -166,8 +186,7 @@ def _predict(options: argparse.Namespace) -> int:
     # What can be told before MONAI is imported.
     require_configs(options.bundle)
     check_folders(options.folder, options.output)
-    if options.weights is not None and not options.weights.is_file():
-        raise FileNotFoundError(f"no weights at {options.weights}")
+    _require_file(options.weights, "weights")
     if options.workers != 0:
         from mobileutr_monai.fork_server import start_fork_server
 
@@ -206,9 +225,12 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from mobileutr_monai.choices import check_export
     from mobileutr_monai.folders import require_configs
 
     require_configs(options.bundle)
+    check_export(options.format, options.output, options.raw)
+    _require_file(options.weights, "weights")
     _keep_existing(options.output, options.overwrite)
     from mobileutr_monai.export.bundle import export_bundle
 
@@ -268,12 +290,15 @@ def _split(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from mobileutr_monai.inference.official import convert_checkpoint, overlay_path
+    from mobileutr_monai.folders import overlay_path
 
     official = options.preprocessing == "official"
     for path in (options.output, overlay_path(options.output)) if official else (options.output,):
         if options.checkpoint.resolve() != path.resolve():  # which has an error of its own
             _keep_existing(path, options.overwrite)
+    _require_file(options.checkpoint, "checkpoint")
+    from mobileutr_monai.inference.official import convert_checkpoint
+
     shape = convert_checkpoint(options.checkpoint, options.output, official)
     print(f"{options.output}: {shape}")
     if official:
@@ -299,6 +324,11 @@ def _new_bundle(options: argparse.Namespace) -> int:
     start = " --pretrained models/model.pt" if pretrained else ""
     print(f"cd {made.folder} && python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{start}")
     return 0
+
+
+def _require_file(path: Path | None, what: str) -> None:
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"no {what} at {path}")
 
 
 def _keep_existing(path: Path, overwrite: bool) -> None:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["check_folders", "has_other_report", "require_configs"]
+__all__ = ["check_folders", "has_other_report", "overlay_path", "require_configs"]
 
 
 def check_folders(source: Path, target: Path) -> None:
@@ -33,6 +33,11 @@ def has_other_report(report: Path, columns: Sequence[str]) -> bool:
         return False
     except (OSError, csv.Error):
         return True
+
+
+def overlay_path(weights: Path) -> Path:
+    """Returns where ``mobileutr convert`` writes the config overlay of a file of weights."""
+    return weights.with_name(f"{weights.stem}.overlay.json")
 
 
 def require_configs(bundle: Path, names: Iterable[str] = ("inference", "metadata")) -> None:

@@ -19,14 +19,15 @@ MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE
 LOWER = {"data", "handlers", "networks", "transforms"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
+    "choices": set(),
     "folders": set(),
     "fork_server": set(),
     "onnx_folder": {"data", "folders"},
     **{part: set() for part in LOWER},
     "inference": {"folders", "fork_server", "export", *LOWER},
-    "export": {"folders", *LOWER},
+    "export": {"choices", "folders", *LOWER},
     "label": {"inference", *LOWER},
-    "__main__": {"folders", "fork_server", "onnx_folder", "inference", "export", *LOWER},
+    "__main__": {"choices", "folders", "fork_server", "onnx_folder", "inference", "export", *LOWER},
 }
 OUTSIDE = {"scripts", "tests", "benchmarks", "bundles"}
 HEAVY = {"torch", "monai", "ignite", "numpy", "scipy", "PIL", "nibabel", "pydicom"}
@@ -98,7 +99,8 @@ def test_nothing_heavy_is_loaded_by(statement: str) -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
-def test_an_onnx_file_needs_neither_torch_nor_monai() -> None:
-    script = "import sys; import mobileutr_monai.onnx_folder; print(*sys.modules)"
+@pytest.mark.parametrize("module", ["onnx_folder", "data.check", "data.split"])
+def test_a_folder_is_checked_and_an_onnx_file_run_without_torch_and_monai(module: str) -> None:
+    script = f"import sys; import mobileutr_monai.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not (HEAVY - {"numpy", "PIL"}) & set(done.stdout.split())

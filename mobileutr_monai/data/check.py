@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from mobileutr_monai.data.datalist import find_json, find_lists, read_mask_coding, read_names, read_sections
 from mobileutr_monai.data.duplicates import make_thumbnail, pair_thumbnails
-from mobileutr_monai.data.images import TRANSPARENT_MODES
 from mobileutr_monai.data.layout import Layout, find_layout
 from mobileutr_monai.data.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
+from mobileutr_monai.data.pictures import TRANSPARENT_MODES
 from mobileutr_monai.data.split import read_classes
 
 __all__ = ["ERROR", "KINDS", "WARNING", "Problem", "Report", "check_folder", "guess_masks"]

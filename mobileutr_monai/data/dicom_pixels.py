@@ -38,8 +38,8 @@ from mobileutr_monai.data.dicom_header import (
     read_header,
 )
 from mobileutr_monai.data.dicom_jpeg12 import register_jpeg_12_bit
-from mobileutr_monai.data.images import to_mode
 from mobileutr_monai.data.limits import BoundedReader
+from mobileutr_monai.data.pictures import to_mode
 
 __all__ = ["PHOTOMETRIC_INTERPRETATIONS", "iter_frames", "iter_values", "read_frame", "read_values"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mobileutr_monai.data.images import open_image, to_mode
+from mobileutr_monai.data.pictures import open_image, to_mode
 
 __all__ = [
     "NEAR_DUPLICATE_CORRELATION",

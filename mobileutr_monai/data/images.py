@@ -1,4 +1,4 @@
-"""Images and masks in the pixel mode that a network takes."""
+"""Pictures as a MONAI image reader."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from monai.data import PILReader
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from mobileutr_monai.data.pictures import FORMATS, GREY_SPREAD, TRANSPARENT_MODES, open_image, to_mask, to_mode
+from mobileutr_monai.data.pictures import open_image, to_mode
 
-__all__ = ["FORMATS", "GREY_SPREAD", "TRANSPARENT_MODES", "PictureReader", "open_image", "to_mask", "to_mode"]
+__all__ = ["PictureReader"]
 
 
 class PictureReader(PILReader):

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mobileutr_monai.data.images import open_image, to_mask
-from mobileutr_monai.data.nifti import NiftiImageReader, is_nifti
+from mobileutr_monai.data.pictures import open_image, to_mask
 
 __all__ = ["MaskCoding", "ValueCounts", "guess_coding", "parse_coding", "read_mask"]
 
@@ -169,11 +168,16 @@ def parse_coding(coding: MaskCoding | Mapping[str, Any] | str, files: str = "cla
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Returns a mask's values as ``to_mask`` gives them, or those of a 2D NIfTI; an error names the file."""
-    if is_nifti(Path(path)):
-        values, _ = NiftiImageReader("L").get_data([Path(path)])
-        return np.ascontiguousarray(values.T)
-    with open_image(path, "mask") as image:
-        return to_mask(image)
+    try:
+        with open_image(path, "mask") as image:
+            return to_mask(image)
+    except ValueError:
+        from mobileutr_monai.data.nifti import NiftiImageReader, is_nifti  # and MONAI, which pictures do without
+
+        if not is_nifti(Path(path)):
+            raise
+    values, _ = NiftiImageReader("L").get_data([Path(path)])
+    return np.ascontiguousarray(values.T)
 
 
 class ValueCounts:

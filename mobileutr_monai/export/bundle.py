@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import zoom
 
+from mobileutr_monai.choices import check_export
 from mobileutr_monai.data.pictures import to_mode
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
@@ -67,10 +68,7 @@ def export_bundle(
         ValueError: the format is not for this, a package is missing, weights do not fit, or the label maps differ.
     """
     kind = FORMATS[file_format]
-    if output.suffix != kind.suffix:
-        raise ValueError(f"--output must end in {kind.suffix} for {file_format}, got {output}")
-    if raw and file_format != "onnx":
-        raise ValueError(f"--raw is for --format onnx, not {file_format}; leave it out")
+    check_export(file_format, output, raw)
     require(kind.packages, kind.extra, f"--format {file_format}")
     parser = _read_bundle(bundle)
     segmenter, path = parser.get_parsed_content("segmenter"), weights or Path(parser.get_parsed_content("weights"))

@@ -45,7 +45,6 @@ class Format(NamedTuple):
     """A file format of exported networks.
 
     Attributes:
-        suffix: that the file's name must have.
         packages: that are imported for it.
         extra: of the project's that installs them.
         write: writes network and facts to a path.
@@ -55,7 +54,6 @@ class Format(NamedTuple):
         spatial_dims: of the networks that it can hold.
     """
 
-    suffix: str
     packages: tuple[str, ...]
     extra: str
     write: Callable[[MobileUtr, Path, Facts], None]
@@ -224,20 +222,15 @@ def _one_file(path: Path) -> list[Path]:
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format(
-        ".onnx", ("onnx", "onnxscript", "onnxruntime"), "onnxruntime", write_onnx, _open_onnx, lambda path: [path]
-    ),
+    "onnx": Format(("onnx", "onnxscript", "onnxruntime"), "onnxruntime", write_onnx, _open_onnx, _one_file),
     "openvino": Format(
-        ".xml",
         ("onnx", "onnxscript", "openvino"),
         "openvino",
         _write_openvino,
         _open_openvino,
         lambda path: [path.with_suffix(".bin"), path],
     ),
-    "torchscript": Format(".ts", (), "", _write_torchscript, _open_torchscript, _one_file),
-    "executorch": Format(
-        ".pte", ("executorch",), "executorch", _write_executorch, _open_executorch, _one_file, True, (2,)
-    ),
+    "torchscript": Format((), "", _write_torchscript, _open_torchscript, _one_file),
+    "executorch": Format(("executorch",), "executorch", _write_executorch, _open_executorch, _one_file, True, (2,)),
 }
-"""Name on the command line -> format."""
+"""Name on the command line -> format; how their files' names end is in ``choices.SUFFIXES``."""

@@ -32,7 +32,6 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
     config_file, meta_file = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
-        logging.getLogger("monai").setLevel(logging.ERROR)
         from monai.bundle import ConfigWorkflow
 
         logging.disable(logging.WARNING)  # that there is no logging file

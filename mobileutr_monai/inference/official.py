@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mobileutr_monai.folders import overlay_path
 from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.networks.weights import NetworkShape, read_official_checkpoint, save_weights
 
-__all__ = ["convert_checkpoint", "make_official_overlay", "overlay_path"]
+__all__ = ["convert_checkpoint", "make_official_overlay"]
 
 # ImageNet's means and standard deviations of red, green, blue, for values from 0 to 255. The authors apply them in this
 # order to images read as blue, green, red.
@@ -38,11 +39,6 @@ def convert_checkpoint(source: Path, target: Path, official_preprocessing: bool 
     if overlay is not None:
         write_text(overlay_path(target), json.dumps(overlay, indent=4) + "\n")
     return shape
-
-
-def overlay_path(weights: Path) -> Path:
-    """Returns where the overlay of a file of weights lies."""
-    return weights.with_name(f"{weights.stem}.overlay.json")
 
 
 def make_official_overlay(shape: NetworkShape) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from mobileutr_monai.data.images import to_mode
+from mobileutr_monai.data.pictures import to_mode
 
 __all__ = [
     "COLOURS",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mobileutr_monai.data.images import to_mode
+from mobileutr_monai.data.pictures import to_mode
 from mobileutr_monai.inference.outputs import write_text
 from mobileutr_monai.inference.overlay import View, draw_contour_layer
 

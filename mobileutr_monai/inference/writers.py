@@ -17,8 +17,8 @@ from mobileutr_monai.data.cases import InputCase, InputKind
 from mobileutr_monai.data.dicom import read_volume
 from mobileutr_monai.data.dicom_pixels import iter_frames
 from mobileutr_monai.data.dicom_scale import explain_missing_tissue, read_pixel_size, read_tissue
-from mobileutr_monai.data.images import open_image, to_mode
 from mobileutr_monai.data.nifti import read_unit
+from mobileutr_monai.data.pictures import open_image, to_mode
 from mobileutr_monai.inference.dicom_capture import iter_frame_masks, write_frame_masks, write_overlay_capture
 from mobileutr_monai.inference.dicom_derived import Algorithm
 from mobileutr_monai.inference.dicom_seg import SegmentLabel, write_segmentation

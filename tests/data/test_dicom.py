@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from mobileutr_monai.data.dicom import DicomReader, read_volume
 from mobileutr_monai.data.dicom_errors import DicomError, DicomReason
 from mobileutr_monai.data.dicom_series import find_dicom_cases
-from mobileutr_monai.data.images import to_mode
+from mobileutr_monai.data.pictures import to_mode
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

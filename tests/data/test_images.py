@@ -13,7 +13,8 @@ from monai.data import PILReader
 from monai.transforms import LoadImage
 from PIL import Image
 
-from mobileutr_monai.data.images import PictureReader, to_mask, to_mode
+from mobileutr_monai.data.images import PictureReader
+from mobileutr_monai.data.pictures import to_mask, to_mode
 
 
 class Example(NamedTuple):

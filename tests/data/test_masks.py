@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -242,3 +243,8 @@ def test_names_a_mask_that_cannot_be_read(content: bytes | str, tmp_path: Path) 
     path.write_bytes(content if isinstance(content, bytes) else path.read_bytes()[:-60])
     with pytest.raises(ValueError, match=r"mask .*mask\.png cannot be read"):
         read_mask(path)
+
+
+def test_a_mask_may_be_nifti(tmp_path: Path) -> None:
+    nib.save(nib.nifti1.Nifti1Image(TWO.T, np.eye(4)), tmp_path / "mask.nii.gz")
+    assert np.array_equal(read_mask(tmp_path / "mask.nii.gz"), TWO)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobileutr_monai.choices import SUFFIXES
 from mobileutr_monai.export import bundle as export
 from mobileutr_monai.export.bundle import Exported, export_bundle
 from mobileutr_monai.export.formats import FORMATS
@@ -21,10 +22,15 @@ LOGITS_TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request: pytest.FixtureRequest, breast: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    suffix, packages = FORMATS[request.param].suffix, FORMATS[request.param].packages
-    for package in packages:
+    for package in FORMATS[request.param].packages:
         pytest.importorskip(package, reason=f"the format needs {package}, which no other test does")
-    return export_bundle(breast, request.param, tmp_path_factory.mktemp(request.param) / f"breast{suffix}")
+    return export_bundle(
+        breast, request.param, tmp_path_factory.mktemp(request.param) / f"breast{SUFFIXES[request.param]}"
+    )
+
+
+def test_the_command_offers_every_format() -> None:
+    assert SUFFIXES.keys() == FORMATS.keys()
 
 
 def test_file_and_report_agree_and_nothing_else_is_left(exported: Exported, breast: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from mobileutr_monai import choices
 from mobileutr_monai.export.formats import MissingPackageError
-from mobileutr_monai.inference.engine_choice import LARGEST_PERCENT
+from mobileutr_monai.inference.engine_choice import AUTO, LARGEST_PERCENT
 from mobileutr_monai.inference.engines import ENGINES, start_engine
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks import MobileUtr
@@ -75,6 +76,10 @@ def test_the_default_is_the_network_itself() -> None:
     network = MobileUtr(2, 1, 1)
     assert start_engine("torch", network, CPU, 8) is network
     assert next(iter(ENGINES)) == "torch"
+
+
+def test_the_command_offers_every_engine() -> None:
+    assert (AUTO, *ENGINES) == choices.ENGINES
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from mobileutr_monai.inference.official import convert_checkpoint, make_official_overlay, overlay_path
+from mobileutr_monai.folders import overlay_path
+from mobileutr_monai.inference.official import convert_checkpoint, make_official_overlay
 from mobileutr_monai.networks import MobileUtr, load_weights
 from mobileutr_monai.networks.weights import NetworkShape
 
