@@ -1,4 +1,4 @@
-"""Speed and size of MobileUtr in 2D against the authors' arithmetic and MONAI's usual networks, on this CPU.
+"""Speed and size of MobileUtr in 2D against the authors' arithmetic and MONAI's usual networks, on this CPU or GPU.
 
 One image (latency) and a batch of 8 (throughput) of 256 x 256, in memory, without reading or writing. Versions:
 
@@ -9,8 +9,9 @@ One image (latency) and a batch of 8 (throughput) of 256 x 256, in memory, witho
 - ``engine NAME``: MobileUtr through an engine of ``mobileutr predict --engine``.
 
 The versions take turns. MACs are those of convolutions, matrix products and attention's own two products, counted by
-PyTorch on the eager network; norms, activations and resizing are not counted. Peak memory is that of a process of its
-own that runs a batch of 8 twice, above what the process had after its imports.
+PyTorch on the eager network; norms, activations and resizing are not counted. Peak memory, on a CPU, is that of a
+process of its own that runs a batch of 8 twice, above what the process had after its imports. On a GPU (``--device
+cuda``) images and logits stay there, and each call is waited for.
 
 Example::
 
@@ -26,12 +27,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_training_step import explicit_attention, swap_attention
-from measuring import describe_machine, read_peak_mb, summarise, take_turns, write_json
+from measuring import describe_machine, read_peak_mb, summarise, take_turns, wait_for, write_json
 from monai.networks.nets import FlexibleUNet, SegResNet, UNet
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -62,13 +64,13 @@ def make_network(name: str) -> nn.Module:
     return network
 
 
-def make_version(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns what runs a batch."""
-    network = make_network(name)
+def make_version(name: str, device: torch.device, batch: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns what runs batches; a GPU's engines fill them up to one size."""
+    network = make_network(name).to(device)
     if name.startswith(ENGINE):
         if name == f"{ENGINE}torch":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the bundles have it
-        return start_engine(name.removeprefix(ENGINE), network, torch.device("cpu"), max(BATCHES))  # type: ignore[arg-type]
+        return start_engine(name.removeprefix(ENGINE), network, device, batch)  # type: ignore[arg-type]
     if name != PLAIN:
         return network
 
@@ -104,7 +106,7 @@ def measure_peak(name: str, batch: int) -> float:
     """Returns the megabytes of memory that building and running a version takes in this process."""
     images = make_images(batch)
     before = read_peak_mb()
-    run = make_version(name)
+    run = make_version(name, torch.device("cpu"), batch)
     run(images)
     run(images)
     return read_peak_mb() - before
@@ -122,8 +124,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    engines = [name for name, engine in ENGINES.items() if engine.measured and "cpu" in engine.devices]
-    parser.add_argument("--engines", nargs="*", default=engines, help="default: all that auto chooses among")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--engines", nargs="*", help="default: all of the device that auto chooses among")
     parser.add_argument("--output", type=Path, help="JSON to write")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -133,27 +135,33 @@ def main() -> None:
             peak = measure_peak(arguments.peak_of, max(BATCHES))
         print(peak)
         return
+    device = torch.device(arguments.device)
+    engines = arguments.engines
+    if engines is None:
+        engines = [name for name, engine in ENGINES.items() if engine.measured and device.type in engine.devices]
     names = [
         PLAIN,
         "MONAI UNet",
         "MONAI FlexibleUNet",
         "MONAI SegResNet",
-        *(ENGINE + name for name in arguments.engines),
+        *(ENGINE + name for name in engines),
     ]
-    machine = describe_machine()
-    versions = {name: make_version(name) for name in names}
+    machine = describe_machine(device)
     results: dict[str, Any] = {name: count(name) for name in names}
     settings = {"size": SIZE, "rounds": arguments.rounds, "macs": "convolutions, matrix products, attention's products"}
     report = {"machine": machine, "versions": find_versions(), "settings": settings, "networks": results}
     for batch in BATCHES:
-        images = make_images(batch)
-        calls = {name: (lambda run=run, images=images: run(images)) for name, run in versions.items()}
+        images = make_images(batch).to(device)
+        versions = {name: make_version(name, device, batch) for name in names}
+        calls = {name: wait_for(device, partial(run, images)) for name, run in versions.items()}
         with torch.inference_mode():
-            for name, row in summarise(take_turns(calls, arguments.rounds), PLAIN).items():
+            repeats = 20 if device.type == "cuda" else 1
+            for name, row in summarise(take_turns(calls, arguments.rounds, repeats), PLAIN).items():
                 results[name][f"batch_{batch}"] = row
         write_json(arguments.output, report)  # what there is, should the machine be needed for something else
     for name in names:
-        results[name]["peak_mb_batch_8"] = measure_peak_apart(name, arguments.threads)
+        if device.type == "cpu":
+            results[name]["peak_mb_batch_8"] = measure_peak_apart(name, arguments.threads)
         if name.startswith(ENGINE):
             results[name]["precision"] = ENGINES[name.removeprefix(ENGINE)].precision
         write_json(arguments.output, report)
@@ -161,10 +169,10 @@ def main() -> None:
     for name, row in results.items():
         one, many = (row[f"batch_{batch}"] for batch in BATCHES)
         times = [
-            f"{1000 * timed['median_s']:7.1f} ms x{timed['speedup']:5.2f} (CPU x{timed['cpu_speedup']:5.2f})"
+            f"{1000 * timed['median_s']:7.2f} ms x{timed['speedup']:5.2f} (CPU x{timed['cpu_speedup']:5.2f})"
             for timed in (one, many)
         ]
-        print(f"{name:24} {'   batch 8 '.join(times)}   {row['peak_mb_batch_8']:7.1f} MB")
+        print(f"{name:24} {'   batch 8 '.join(times)}   {row.get('peak_mb_batch_8', float('nan')):7.1f} MB")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ and optimizer are the same. An epoch is every image once. Versions:
 
 - ``plain``: nothing cached, so that every image is read, decoded and resized in every epoch; float32, channels-first,
   attention with its matrix in memory. It stands for the authors' code path, whose arithmetic is the same.
-- ``ours``: the deterministic part cached, channels-last, bfloat16 autocast: as the bundle trains.
+- ``ours``: the deterministic part cached, channels-last, bfloat16 autocast: as the bundle trains. On a GPU also with
+  ``gpu_train.json``: augmentation there, CUDA graphs.
 
-The versions take turns, an epoch each. The step alone is in ``bench_training_step``.
+On a GPU eight processes load for ``plain``. The versions take turns, an epoch each. The step alone is in
+``bench_training_step``.
 
 Example::
 
@@ -28,9 +30,13 @@ from typing import Any
 
 import torch
 from bench_training_step import explicit_attention, swap_attention
-from measuring import describe_machine, summarise, take_turns, write_json
+from measuring import describe_machine, summarise, take_turns, wait_for, write_json
 from monai.bundle import ConfigParser
+from monai.engines import default_prepare_batch
 from monai.utils import convert_to_tensor, set_determinism
+
+LOADERS = 8
+"""Processes that load and augment for ``plain`` beside a GPU."""
 
 
 def make_data(bundle: Path, folder: Path, number: int) -> None:
@@ -49,17 +55,22 @@ def make_data(bundle: Path, folder: Path, number: int) -> None:
     (folder / "datalist.json").write_text(json.dumps(datalist), encoding="utf-8")
 
 
-def make_epoch(bundle: Path, folder: Path, plain: bool) -> Callable[[], None]:
+def make_epoch(bundle: Path, folder: Path, plain: bool, device: torch.device) -> Callable[[], object]:
     """Returns what trains one epoch."""
+    names = ["train.json"] if plain or device.type == "cpu" else ["train.json", "gpu_train.json"]
     parser = ConfigParser()
-    parser.read_config(str(bundle / "configs" / "train.json"))
+    parser.read_config([str(bundle / "configs" / name) for name in names])
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
-    parser.update({"bundle_root": str(bundle), "dataset_dir": str(folder)})
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(folder), "device": device})
     if plain:
         parser.update({"memory_format": "$torch.contiguous_format", "train#dataset#cache_rate": 0.0})
         parser.update({"train#inferer": {"_target_": "SimpleInferer"}})
+        if device.type == "cuda":
+            parser.update({"num_workers": LOADERS, "train#dataloader#persistent_workers": True})
     set_determinism(0)
-    network, loader = parser.get_parsed_content("network"), parser.get_parsed_content("train#dataloader")
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, device.type == "cuda"
+    network, loader = parser.get_parsed_content("train#trainer#network"), parser.get_parsed_content("train#dataloader")
+    prepare = parser.get_parsed_content("train#random") if "gpu_train.json" in names else default_prepare_batch
     loss, optimizer = parser.get_parsed_content("loss"), parser.get_parsed_content("optimizer")
     inferer = parser.get_parsed_content("train#inferer")
 
@@ -67,12 +78,12 @@ def make_epoch(bundle: Path, folder: Path, plain: bool) -> Callable[[], None]:
         network.train()
         with swap_attention(explicit_attention) if plain else nullcontext():
             for batch in loader:
-                image, label = (convert_to_tensor(batch[key], track_meta=False) for key in ("image", "label"))
+                image, label = (convert_to_tensor(value, track_meta=False) for value in prepare(batch, device))
                 optimizer.zero_grad()
                 loss(inferer(image, network), label).backward()
                 optimizer.step()
 
-    return run
+    return wait_for(device, run)
 
 
 def main() -> None:
@@ -82,14 +93,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    machine = describe_machine()
+    device = torch.device(arguments.device)
+    machine = describe_machine(device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(arguments.bundle, folder, arguments.images)
-        epochs = {name: make_epoch(arguments.bundle, folder, name == "plain") for name in ("plain", "ours")}
+        epochs = {name: make_epoch(arguments.bundle, folder, name == "plain", device) for name in ("plain", "ours")}
         rows: dict[str, dict[str, Any]] = summarise(take_turns(epochs, arguments.rounds), "plain")
     for version, row in rows.items():
         row["images_per_second"] = arguments.images / row["median_s"]

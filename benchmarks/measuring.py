@@ -24,6 +24,7 @@ __all__ = [
     "read_tree_cpu_seconds",
     "summarise",
     "take_turns",
+    "wait_for",
     "write_json",
 ]
 
@@ -55,6 +56,16 @@ def take_turns(versions: Mapping[str, Callable[[], object]], rounds: int, repeat
                 samples[name].append(Sample(time.perf_counter() - wall, read_cpu_seconds() - cpu))
         order.reverse()
     return samples
+
+
+def wait_for(device: torch.device, call: Callable[[], object]) -> Callable[[], object]:
+    """Returns a call that ends when the device has done what it was given."""
+
+    def wait() -> None:
+        call()
+        torch.cuda.synchronize(device)
+
+    return wait if device.type == "cuda" else call
 
 
 def read_cpu_seconds() -> float:
@@ -102,8 +113,8 @@ def summarise(samples: Mapping[str, list[Sample]], base: str) -> dict[str, dict[
     return rows
 
 
-def describe_machine() -> dict[str, Any]:
-    """Returns what the times depend on: CPU, its flags, threads, versions, load."""
+def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Returns what the times depend on: CPU, its flags, GPU where one is used, threads, versions, load."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     fields = dict(line.split("\t", 1) for line in lines if "\t" in line)
@@ -111,6 +122,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "flags": [flag for flag in CPU_FLAGS if flag in fields.get("flags", "").split()],
+        **({"gpu": torch.cuda.get_device_name(device)} if device is not None and device.type == "cuda" else {}),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

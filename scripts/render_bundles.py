@@ -1,9 +1,9 @@
 """Renders the bundles' JSON configs from the YAML sources in ``bundles/_shared`` and each ``bundle.yaml``.
 
 Layers, later ones win, by MONAI's own merge (``--config_file "['a','b']"``): workflow, family, bundle. In family and
-bundle files the sections ``common``, ``train``, ``inference`` say which configs they go to; a nested id such as
-``train#trainer#max_epochs`` replaces one value. The ids ``calibration`` and ``engine_verdicts`` come from
-``results/calibration.json`` and ``results/engines.json``.
+bundle files the sections ``common``, ``train``, ``inference`` say which configs they go to, those named like an overlay
+go to it; a nested id such as ``train#trainer#max_epochs`` replaces one value. The ids ``calibration`` and
+``engine_verdicts`` come from ``results/calibration.json`` and ``results/engines.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 WORKFLOWS = {"train": ("common", "train"), "inference": ("common", "inference")}
 RESULTS = (("calibration", "calibration"), ("engines", "engine_verdicts"))
 """Files in ``results`` that scripts write, and their ids."""
-OVERLAYS = ("evaluate", "paper_recipe", "multi_gpu_train", "multi_gpu_evaluate")
+OVERLAYS = ("evaluate", "paper_recipe", "gpu_train", "multi_gpu_train", "multi_gpu_evaluate")
 
 
 def render_config(layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -52,8 +52,10 @@ def render_bundle(bundle: Path) -> dict[Path, str]:
             ]
         rendered[bundle / "configs" / f"{name}.json"] = render_config(layers)
     for name in OVERLAYS:  # merged by MONAI when they are used, so their nested ids and top-level "+" stay as they are
-        overlay = {**_read(shared / "workflows" / f"{name}.yaml"), **family.get(name, {}), **own.get(name, {})}
-        rendered[bundle / "configs" / f"{name}.json"] = overlay
+        workflow = shared / "workflows" / f"{name}.yaml"
+        overlay = (_read(workflow) if workflow.is_file() else {}) | family.get(name, {}) | own.get(name, {})
+        if overlay:
+            rendered[bundle / "configs" / f"{name}.json"] = overlay
     texts = {path: json.dumps(config, indent=4) + "\n" for path, config in rendered.items()}
     return texts | {bundle / "configs" / "logging.conf": (shared / "logging.conf").read_text(encoding="utf-8")}
 

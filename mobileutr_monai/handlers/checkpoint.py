@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpoint:
-    """Saves after every epoch what training needs to go on, keeps the best model, and installs it at the end.
+    """Saves after epochs what training needs to go on, keeps the best model, and installs it at the end.
 
     ``training/last.pt`` is the state, ``training/best.pt`` the model with the highest metric so far. When training has
     finished, the best model becomes ``model.pt``; what was there before is moved to ``previous/``. Files are written
@@ -36,6 +36,7 @@ class TrainingCheckpoint:
         evaluator: engine that computes ``metric``.
         metric: name of a metric, higher is better. Ties keep the earlier epoch.
         resume: continue from ``training/last.pt``.
+        interval: epochs between two saves; the last epoch is saved always.
 
     Raises:
         FileNotFoundError: at the start of training, when there is nothing to resume.
@@ -50,6 +51,7 @@ class TrainingCheckpoint:
         evaluator: Engine,
         metric: str,
         resume: bool = False,
+        interval: int = 1,
     ) -> None:
         self.ckpt_dir = Path(ckpt_dir)
         self.last, self.best = self.ckpt_dir / "training" / "last.pt", self.ckpt_dir / "training" / "best.pt"
@@ -58,6 +60,7 @@ class TrainingCheckpoint:
         self.evaluator = evaluator
         self.metric = metric
         self.resume = resume
+        self.interval = interval
         self.best_score = float("-inf")
 
     def attach(self, engine: Engine) -> None:
@@ -95,6 +98,8 @@ class TrainingCheckpoint:
         logger.info("resumed from %s after epoch %d", self.last, engine.state.epoch)
 
     def _save(self, engine: Engine) -> None:
+        if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
+            return
         score = self.evaluator.state.metrics.get(self.metric)
         if isinstance(score, float) and score > self.best_score:
             self.best_score = score

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -21,6 +22,7 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._shown = 0.0
 
     def attach(self, engine: Engine) -> None:
         if is_main_process():
@@ -33,10 +35,14 @@ class ProgressBar:
         self._bar = tqdm(desc="Training", total=total, initial=engine.state.iteration, unit="step", mininterval=1.0)
 
     def _advance(self, engine: Engine) -> None:
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        now = time.perf_counter()
+        if now - self._shown >= self._bar.mininterval or self._bar.n + 1 == self._bar.total:
+            self._shown = now  # to read a loss is to wait for a GPU
             epoch = f"{engine.state.epoch}/{engine.state.max_epochs}"
-            self._bar.set_postfix(epoch=epoch, loss=f"{_loss(engine):.3f}", refresh=False)
-            self._bar.update()
+            self._bar.set_postfix(epoch=epoch, loss=f"{float(_loss(engine)):.3f}", refresh=False)
+        self._bar.update()
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._bar is not None:
@@ -55,7 +61,7 @@ class EpochLog:
         self.output_file = Path(output_file)
         self.optimizer = optimizer
         self.evaluator = evaluator
-        self._losses: list[float] = []
+        self._losses: list[torch.Tensor] = []
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -74,7 +80,7 @@ class EpochLog:
     def _write(self, engine: Engine) -> None:
         row: dict[str, object] = {
             "epoch": engine.state.epoch,
-            "loss": round(sum(self._losses) / len(self._losses), 5),
+            "loss": round(float(torch.stack(self._losses).mean(dtype=torch.float64)), 5),
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.3g}",
             "seconds": round(time.perf_counter() - self._started, 1),
         }
@@ -96,8 +102,9 @@ class EpochLog:
             return [{**row} for row in csv.DictReader(file) if int(row["epoch"]) < before]
 
 
-def _loss(engine: Engine) -> float:
-    output: Any = (
-        engine.state.output
-    )  # MONAI's trainer decollates it: one dictionary an image, each with the batch's loss
-    return float(output[0]["loss"])
+def _loss(engine: Engine) -> torch.Tensor:
+    """Returns the loss of a step, where it was computed."""
+    output: Any = engine.state.output
+    # MONAI's trainer decollates its output, unless told not to: one dictionary an image, each with the batch's loss.
+    loss = output["loss"] if isinstance(output, dict) else output[0]["loss"]
+    return torch.as_tensor(loss).detach()

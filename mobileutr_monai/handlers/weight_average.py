@@ -31,21 +31,23 @@ class WeightAverage:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.average = average.requires_grad_(False).eval()
         self.momentum = momentum
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._copy)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _copy(self, engine: Engine) -> None:
+        newest, average = self.model.state_dict(), self.average.state_dict()
+        self._pairs = [(average[name], newest[name]) for name in average]  # the tensors themselves
         if engine.state.iteration == 0:
-            self.average.load_state_dict(self.model.state_dict())
+            self.average.load_state_dict(newest)
 
     @torch.no_grad()
     def _update(self, engine: Engine) -> None:
         share = max(self.momentum, 9 / (9 + engine.state.iteration))
-        newest = self.model.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(newest[name], share)
-            else:
-                value.copy_(newest[name])
+        floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in floating], [newest for _, newest in floating], share)
+        for average, newest in self._pairs:
+            if not average.is_floating_point():
+                average.copy_(newest)

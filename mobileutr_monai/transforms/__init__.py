@@ -1,7 +1,14 @@
 """Transforms that MONAI lacks."""
 
+from mobileutr_monai.transforms.batch import BatchAugmentation
 from mobileutr_monai.transforms.label_map import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
 from mobileutr_monai.transforms.region import CropToRegiond
 from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 
-__all__ = ["CropToRegiond", "ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd", "ResampleToSpacingd"]
+__all__ = [
+    "BatchAugmentation",
+    "CropToRegiond",
+    "ProbabilitiesToLabelMap",
+    "ProbabilitiesToLabelMapd",
+    "ResampleToSpacingd",
+]
