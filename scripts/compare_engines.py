@@ -56,6 +56,7 @@ def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[s
         truth = np.asarray(scorer.original_label({"label": item["label"]})["label"][0])
         masks = {}
         for name, predictor in predictors.items():
+            torch.backends.cudnn.allow_tf32 = name != DEFAULT_ENGINE  # on a GPU float32 is TF32 unless told otherwise
             segmenter.predictor = predictor
             (result,) = segmenter.infer([data])
             masks[name] = segmenter.make_label_map(result)
@@ -94,6 +95,11 @@ def read_earlier(path: Path, subject: dict[str, Any], cases: dict[str, str]) -> 
     return known["engines"], results["measured"]
 
 
+def describe_cpu() -> str:
+    """Returns what decides which instructions the engines use."""
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def main() -> None:
     """Compares and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,23 +107,25 @@ def main() -> None:
     parser.add_argument("dataset_dir", type=Path, help="folder that the datalist's paths are relative to")
     parser.add_argument("--datalist", type=Path, required=True)
     parser.add_argument("--section", default="validation", help="list of cases (default: validation)")
-    names = [name for name, engine in ENGINES.items() if name != DEFAULT_ENGINE and "cpu" in engine.devices]
-    usual = [name for name in names if ENGINES[name].measured]
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    names = [name for name in ENGINES if name != DEFAULT_ENGINE]
     parser.add_argument(
         "--engines",
         nargs="+",
         choices=names,
-        default=usual,
         metavar="NAME",
         help=f"of {', '.join(names)}; others keep what was measured of them on the same list, with their number of "
-        "cases (default: those that auto chooses among)",
+        "cases (default: those that auto chooses among on the device)",
     )
     parser.add_argument("--limit", type=int, help="only every n-th case, so that at most this many are compared")
     arguments = parser.parse_args()
 
-    for name in arguments.engines:
+    device = torch.device(arguments.device)
+    usual = [name for name in names if device.type in ENGINES[name].devices and ENGINES[name].measured]
+    compared = arguments.engines or usual
+    for name in compared:
         require(ENGINES[name].packages, ENGINES[name].extra, f"engine {name}")
-    scorer = Scorer(arguments.bundle, {})
+    scorer = Scorer(arguments.bundle, {"device": device})
     datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
     listed = datalist[arguments.section]
     step = -(-len(listed) // arguments.limit) if arguments.limit else 1
@@ -128,12 +136,12 @@ def main() -> None:
     how = {
         "cases": len(items),
         "of": len(listed),
-        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else describe_cpu(),
         "versions": find_versions(),
     }
     earlier, measured = read_earlier(output, subject, cases)
-    engines = earlier | compare_engines(scorer, arguments.engines, items)
-    measured |= dict.fromkeys(arguments.engines, how)
+    engines = earlier | compare_engines(scorer, compared, items)
+    measured |= dict.fromkeys(compared, how)
     verdicts = {**subject, "engines": {name: engines[name] for name in names if name in engines}}
     results = {
         "engine_verdicts": verdicts,
