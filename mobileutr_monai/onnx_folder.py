@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.data.pictures import open_image, to_mode
+from mobileutr_monai.data.words import counted
 from mobileutr_monai.folders import check_folders, has_other_report
 
 __all__ = ["RawModel", "segment_folder"]
@@ -111,7 +112,8 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
     stems = Counter(path.with_suffix("") for path in paths)
     names = {path: path.name.replace(".", "_") if stems[path.with_suffix("")] > 1 else path.stem for path in paths}
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
-        raise ValueError(f"no images in {folder} ({len(paths)} other files); DICOM and NIfTI are read with the bundle")
+        others = counted(len(paths), "other file")
+        raise ValueError(f"no images in {folder} ({others}); DICOM and NIfTI are read with the bundle")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +133,8 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
     failed = sum(result.failed for result in results)
     done = sum(result.rows[0]["status"] == "ok" for result in results)
     skipped = len(results) - done - failed
-    print(f"{done} cases segmented, {failed} failed, {skipped} skipped; see {output / 'report.csv'}", file=sys.stderr)
+    numbers = f"{counted(done, 'case')} segmented, {failed} failed, {skipped} skipped"
+    print(f"{numbers}; see {output / 'report.csv'}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -147,6 +147,7 @@ def test_check_tells_errors_by_its_exit_code(mobileutr, breast, tmp_path):
     process = mobileutr("check", tmp_path / "data")
     assert process.returncode == 1
     assert "missing_mask" in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("1 error, ")
     assert "Traceback" not in process.stderr
 
 

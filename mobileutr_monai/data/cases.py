@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import stat
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from mobileutr_monai.data.datalist import IMAGE_SUFFIXES
 from mobileutr_monai.data.dicom_header import is_dicom
 from mobileutr_monai.data.dicom_series import CaseKind, DicomCase, find_dicom_cases
 from mobileutr_monai.data.nifti import count_dimensions
+from mobileutr_monai.data.words import escape
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -38,8 +38,6 @@ _IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"M
 _NIFTI_HEADER_BYTES = 348
 # More than the longest header of gzip takes.
 _SNIFFED_BYTES = 2**17
-# Control, surrogate, line and paragraph separator: what breaks a line, or that UTF-8 does not have.
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # The file in which a run says what it is, and more than it has.
 _RUN_FILE = "run.json"
 _RUN_BYTES = 2**16
@@ -191,7 +189,7 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
         detail = "not opened; unpack the outer one and give the folder"
         found.unused.append(UnusedFile(_relative(nested, unpacked), ArchiveReason.NESTED.value, detail, failed=True))
     for problem in problems:
-        name = "/".join(filter(None, (_relative(archive, root), _escape(problem.member))))
+        name = "/".join(filter(None, (_relative(archive, root), escape(problem.member))))
         found.unused.append(UnusedFile(name, problem.reason.value, problem.detail, failed=True))
     if not found.drafts and not found.unused:
         found.unused.append(UnusedFile(_relative(archive, root), ArchiveReason.EMPTY.value, "", failed=False))
@@ -293,16 +291,7 @@ def _relative(path: Path, root: Path) -> str:
 
 def _name(place: Path) -> str:
     """Returns a path in the words of the report: with slashes, in one line, and in characters that UTF-8 has."""
-    return _escape(place.as_posix())
-
-
-def _escape(name: str) -> str:
-    return "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if character == "\\" or unicodedata.category(character) in _UNPRINTABLE
-        else character
-        for character in name
-    )
+    return escape(place.as_posix())
 
 
 def _list(root: Path) -> _Listing:

@@ -26,6 +26,7 @@ from mobileutr_monai.data.layout import Layout, find_layout
 from mobileutr_monai.data.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
 from mobileutr_monai.data.pictures import TRANSPARENT_MODES
 from mobileutr_monai.data.split import read_classes
+from mobileutr_monai.data.words import counted
 
 __all__ = ["ERROR", "KINDS", "WARNING", "Problem", "Report", "check_folder", "guess_masks"]
 
@@ -138,7 +139,7 @@ class Report:
 
     def to_text(self, examples: int = 3) -> str:
         """Returns a table, errors first, with some examples of each kind."""
-        lines = [f"{self.folder}: {self.cases} images, {self.masks} mask files"]
+        lines = [f"{self.folder}: {counted(self.cases, 'image')}, {counted(self.masks, 'mask file')}"]
         if self.coding:
             lines.append(f"masks: {self.coding} - {self.coding_reason}")
         if self.sections:
@@ -153,7 +154,7 @@ class Report:
             lines += [f"{'':36}{': '.join(filter(None, (' = '.join(p.files), p.detail)))}" for p in found[:examples]]
             if len(found) > examples:
                 lines.append(f"{'':36}... {len(found) - examples} more")
-        lines.append(f"{self.count(ERROR)} errors, {self.count(WARNING)} warnings")
+        lines.append(f"{counted(self.count(ERROR), 'error')}, {counted(self.count(WARNING), 'warning')}")
         return "\n".join(lines)
 
 

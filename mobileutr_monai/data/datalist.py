@@ -14,6 +14,7 @@ from typing import Any
 
 from mobileutr_monai.data.layout import IMAGE_SUFFIXES, Layout, find_layout
 from mobileutr_monai.data.masks import MaskCoding, parse_coding
+from mobileutr_monai.data.words import counted
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -127,13 +128,13 @@ def pair_cases(root: Path, layout: Layout | None = None) -> dict[str, Item]:
         missing = layout.without_mask(index)
         if missing:
             raise ValueError(
-                f"{len(missing)} images have no mask in {folder}, for example {layout.images[missing[0]].name!r}; "
-                "add the masks or remove the images"
+                f"{folder} has no mask of {counted(len(missing), 'image')}, for example "
+                f"{layout.images[missing[0]].name!r}; add the masks or remove the images"
             )
         orphans = layout.orphans[index]
         if orphans:
             raise ValueError(
-                f"{len(orphans)} masks in {folder} have no image, for example {orphans[0].name!r}; "
+                f"{folder} has {counted(len(orphans), 'mask')} without an image, for example {orphans[0].name!r}; "
                 "add the images or remove the masks"
             )
     return {
@@ -247,5 +248,5 @@ def _select(cases: dict[str, Item], path: Path) -> list[Item]:
     names = read_names(path)
     unknown = [name for name in names if name not in cases]
     if unknown:
-        raise ValueError(f"{path} names {len(unknown)} cases that have no image, for example {unknown[0]!r}")
+        raise ValueError(f"{path} names {counted(len(unknown), 'case')} without an image, for example {unknown[0]!r}")
     return [cases[name] for name in names]

@@ -42,6 +42,7 @@ from mobileutr_monai.data.limits import (
     MAX_INFLATED_BYTES,
     BoundedReader,
 )
+from mobileutr_monai.data.words import counted
 
 __all__ = [
     "DicomHeader",
@@ -277,7 +278,7 @@ def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[DicomRea
     if not syntax.is_encapsulated and held < least:
         return DicomReason.BAD_PIXELS, f"{held} bytes of pixels, {least} are needed"
     if syntax.is_encapsulated and header.available_bytes < header.frames * _FRAGMENT_BYTES:
-        return DicomReason.BAD_PIXELS, f"{header.frames} frames in {header.available_bytes} bytes"
+        return DicomReason.BAD_PIXELS, f"{counted(header.frames, 'frame')} in {header.available_bytes} bytes"
     return None, ""
 
 

@@ -40,6 +40,7 @@ from mobileutr_monai.data.dicom_header import (
 from mobileutr_monai.data.dicom_jpeg12 import register_jpeg_12_bit
 from mobileutr_monai.data.limits import BoundedReader
 from mobileutr_monai.data.pictures import to_mode
+from mobileutr_monai.data.words import counted
 
 __all__ = ["PHOTOMETRIC_INTERPRETATIONS", "iter_frames", "iter_values", "read_frame", "read_values"]
 
@@ -154,7 +155,7 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
     except READ_ERRORS as error:
         raise _bad_pixels(header, start + count, error) from None
     if count < len(indices):
-        raise DicomError(header.path, DicomReason.BAD_PIXELS, f"{count} frames, {len(indices)} are declared")
+        raise DicomError(header.path, DicomReason.BAD_PIXELS, f"{counted(count, 'frame')}, {len(indices)} declared")
 
 
 def _check_encoded(header: DicomHeader, file: BoundedReader, indices: range) -> Iterator[None]:

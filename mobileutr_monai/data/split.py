@@ -14,6 +14,7 @@ from mobileutr_monai.data.datalist import pair_cases, relative_case
 from mobileutr_monai.data.duplicates import find_near_duplicates, group_pairs
 from mobileutr_monai.data.layout import Layout, find_layout
 from mobileutr_monai.data.masks import MaskCoding
+from mobileutr_monai.data.words import counted
 
 __all__ = ["assign_folds", "hash_files", "make_datalist", "read_classes", "read_table", "split_groups"]
 
@@ -58,9 +59,10 @@ def make_datalist(
         links += [pair for names in members.values() for pair in pairwise(names)]
     grouped = group_pairs(cases, links)
 
-    datalist: dict[str, Any] = {"description": f"seed {seed}, {len(pairs)} pairs of near-duplicates kept together"}
+    kept = f"{counted(len(pairs), 'pair')} of near-duplicates kept together"
+    datalist: dict[str, Any] = {"description": f"seed {seed}, {kept}"}
     if groups:
-        datalist["description"] += f", {len(members)} groups of {Path(groups).name} kept together"
+        datalist["description"] += f", {counted(len(members), 'group')} of {Path(groups).name} kept together"
     if class_of:
         rule = Path(classes).name if classes else "folder"
         datalist["description"] += f", stratified by {rule} ({', '.join(sorted(set(class_of.values())))})"
@@ -100,7 +102,8 @@ def split_groups(
     """
     total = sum(len(group) for group in groups)
     if sum(counts.values()) >= total:
-        raise ValueError(f"cannot take {sum(counts.values())} of {total} cases and leave some for {rest!r}; take fewer")
+        cases = counted(total, "case")
+        raise ValueError(f"cannot take {sum(counts.values())} of {cases} and leave some for {rest!r}; take fewer")
     sections: dict[str, list[str]] = {name: [] for name in (*counts, rest)}
     for group in sorted(groups, key=lambda g: _digest(seed, min(g))):
         section = next((s for s, n in counts.items() if len(sections[s]) + len(group) <= n), rest)
@@ -119,7 +122,8 @@ def assign_folds(strata: Mapping[str, Sequence[Sequence[str]]], folds: int, seed
     """
     total = sum(map(len, strata.values()))
     if not 2 <= folds <= total:
-        raise ValueError(f"cannot make {folds} folds of {total} groups of cases; take 2 to {total}")
+        some = f"take 2 to {total}" if total > 1 else "add others"
+        raise ValueError(f"cannot make {folds} folds of {counted(total, 'group')} of cases; {some}")
     sizes = [0] * folds
     fold_of: dict[str, int] = {}
     for _, groups in sorted(strata.items()):
@@ -181,7 +185,8 @@ def read_table(path: Path, column: str, layout: Layout) -> dict[str, str]:
             found[name] = values[key]
     missing = sorted(layout.images.keys() - found.keys())
     if missing:
-        raise ValueError(f"{path} has no {column} for {len(missing)} images, for example {missing[0]!r}; add them")
+        images = counted(len(missing), "image")
+        raise ValueError(f"{path} has no {column} for {images}, for example {missing[0]!r}; add the rows")
     return found
 
 

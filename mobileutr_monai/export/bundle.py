@@ -20,6 +20,7 @@ from scipy.ndimage import zoom
 
 from mobileutr_monai.choices import check_export
 from mobileutr_monai.data.pictures import to_mode
+from mobileutr_monai.data.words import counted
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
 from mobileutr_monai.folders import require_configs
@@ -100,7 +101,8 @@ def export_bundle(
             "facts": facts,
             "sha256": {part.name: _hash(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
-            "images": [path.name for path in samples] or f"{len(paths)} seeded ones: the bundle ships no samples",
+            "images": [path.name for path in samples]
+            or f"{counted(len(paths), 'seeded one')}: the bundle ships no samples",
             **compared,
             "limit_percent": LARGEST_PERCENT,
             "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", *kind.packages)},

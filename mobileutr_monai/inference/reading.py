@@ -13,6 +13,7 @@ from monai.transforms import Compose, LoadImaged
 from monai.utils import ImageMetaKey, convert_to_tensor
 
 from mobileutr_monai.data.dicom import DicomReader
+from mobileutr_monai.data.words import counted
 
 __all__ = ["CaseReader", "check_image"]
 
@@ -69,7 +70,8 @@ def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
     shape = tuple(image.shape)
     if (shape[0], len(shape) - 1) != (channels, spatial_dims):
         raise ValueError(
-            f"has {shape[0]} channels and {len(shape) - 1} dimensions, the network takes {channels} and {spatial_dims}"
+            f"has {counted(shape[0], 'channel')} and {counted(len(shape) - 1, 'dimension')}, "
+            f"the network takes {channels} and {spatial_dims}"
         )
     # By NumPy, which takes a tenth of torch's time.
     if not np.isfinite(convert_to_tensor(image, track_meta=False).cpu().numpy()).all():

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.data.cases import FoundInputs, InputCase, find_cases
+from mobileutr_monai.data.words import counted
 from mobileutr_monai.folders import check_folders
 from mobileutr_monai.fork_server import start_fork_server
 from mobileutr_monai.inference.case_worker import CaseWorker, is_full_disk
@@ -142,17 +143,19 @@ class BatchRunner:
         try:
             counts = self._run()
         except (UsageError, WorkerError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"mobileutr: error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         except OSError as error:
             what = f"the disk of {self.output_dir} is full; make room" if is_full_disk(error) else str(error)
-            print(f"error: {what}; the same command goes on where it was", file=sys.stderr)
+            print(f"mobileutr: error: {what}; the same command goes on where it was", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:
-            print("stopped; the same command goes on where it was", file=sys.stderr)
+            print("mobileutr: stopped; the same command goes on where it was", file=sys.stderr)
             raise SystemExit(1) from None
         if counts:
-            numbers = f"{counts['ok']} cases segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+            numbers = (
+                f"{counted(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+            )
             report = self.output_dir / (PAGE if self.report_page else "report.csv")
             print(f"{numbers}; see {report}", file=sys.stderr)
         if counts.get("failed"):
@@ -236,7 +239,7 @@ class BatchRunner:
         ledger = Ledger(self.output_dir, identity, list(self.labels.values()))
         done = ledger.open(input_ids)
         if done:
-            logger.warning("going on from an earlier run: %d of %d cases are done", len(done), len(wanted))
+            logger.warning("going on from an earlier run: %d of %s done", len(done), counted(len(wanted), "case"))
         for file in found.unused:
             status = "failed" if file.failed else "skipped"
             row = Row(case=file.name, status=status, reason=file.reason, detail=file.detail)
@@ -332,10 +335,10 @@ class BatchRunner:
         if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
             return
         kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
-        number = len(found.cases) + len(found.unused)
+        others = counted(len(found.cases) + len(found.unused), "other file")
         reasons = sorted({str(error) for error in rejected.values() if error is not None})
         why = f"; {reasons[0]}" if reasons else ""
-        raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({number} other files{why})")
+        raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({others}{why})")
 
     def _check_options(self) -> None:
         if self.batch_size < 1:

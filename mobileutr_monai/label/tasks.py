@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from mobileutr_monai.data.words import counted
 from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.inference.reading import check_image
 from mobileutr_monai.label.labels import LabelCheck, explain
@@ -100,7 +101,7 @@ class TrainTask(BundleTrainTask):
                 usable.append(case)
         if len(usable) < 2:
             raise ValueError(
-                f"{len(usable)} labelled images that can be used; "
+                f"{counted(len(usable), 'labelled image')} that can be used; "
                 "submit 2 at least, one to learn from and one to choose by"
             )
         return usable
@@ -113,7 +114,7 @@ class TrainTask(BundleTrainTask):
         count = min(len(datalist) - 1, max(1, round(len(datalist) * float(request["val_split"]))))
         held_out = {int((index + 0.5) * len(datalist) / count) for index in range(count)}
         training = [case for index, case in enumerate(datalist) if index not in held_out]
-        logger.info("%d images to learn from, %d held out", len(training), len(held_out))
+        logger.info("%s to learn from, %d held out", counted(len(training), "image"), len(held_out))
         return training, [datalist[index] for index in sorted(held_out)]
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:

@@ -140,7 +140,7 @@ class MobileUtr(nn.Module):
             raise ValueError(f"image must have rank {rank} (batch, channel, sides), got shape {tuple(image.shape)}")
         if image.shape[1] != self.in_channels:
             raise ValueError(
-                f"image has {image.shape[1]} channels, the network takes in_channels={self.in_channels}; "
+                f"image must have in_channels={self.in_channels}, got shape {tuple(image.shape)}; "
                 "convert the image or build the network for its channels"
             )
         size = tuple(image.shape[2:])

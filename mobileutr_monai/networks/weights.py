@@ -150,7 +150,7 @@ def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
             raise ValueError("not an official state dict but one under MobileUtr's own keys; use it as it is")
         shown = [*unmapped[:5], "..."] if foreign and len(unmapped) > 5 else unmapped
         raise ValueError(
-            f"not an official MobileUtr state dict: {len(unmapped)} of {len(state)} entries have no counterpart "
+            f"not an official MobileUtr state dict: no counterpart for {len(unmapped)} of {len(state)} entries "
             f"({', '.join(shown)})"
         )
     return converted
@@ -178,7 +178,7 @@ def read_official_checkpoint(path: Path) -> tuple[MobileUtr, NetworkShape]:
             "unknown": [key for key in state if key not in expected],
             "of another shape": [k for k, v in expected.items() if k in state and state[k].shape != v.shape],
         }
-        named = [f"{len(keys)} entries {kind} ({', '.join(keys)})" for kind, keys in problems.items() if keys]
+        named = [f"entries {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys]
         if named:
             raise ValueError(f"recognised as {shape}, but {'; '.join(named)}")
     except ValueError as error:
@@ -241,7 +241,7 @@ def _mismatch(expected: Mapping, state: Mapping) -> str | None:
         hint = "check variant and spatial_dims"
         if any(str(key).removeprefix("module.").startswith("patch_embeddings.") for key in unexpected):
             hint = "it is a checkpoint of the authors' code; convert it with mobileutr convert"
-        counts = f"{len(missing)} entries are missing and {len(unexpected)} are unknown"
+        counts = f"entries missing: {len(missing)}, unknown: {len(unexpected)}"
         return f"{counts}, for example {example!r}; {hint}"
     for key, value in expected.items():
         found = tuple(state[key].shape) if isinstance(state[key], torch.Tensor) else type(state[key]).__name__

@@ -156,7 +156,7 @@ def test_classes_are_from_names_folders_or_a_table(root: Path) -> None:
         (None, FileNotFoundError, "does not exist; give a CSV file with the columns image and group"),
         ("name,group\na,1\n", ValueError, "must have the columns image and group"),
         ("", ValueError, "must have the columns image and group"),
-        ("image,group\nbenign 0,1\n", ValueError, "has no group for 29 images, for example 'benign 1'; add them"),
+        ("image,group\nbenign 0,1\n", ValueError, "has no group for 29 images, for example 'benign 1'; add the rows"),
         ("image,group\nbenign 0,\n", ValueError, "has no group for 30 images"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_volume_bundle_without_samples_is_compared_on_seeded_ones(
     monkeypatch.setattr(export, "_find_samples", lambda bundle: [])
     bundle = repository / "bundles" / "hippocampus_mri_segmentation"
     made = export_bundle(bundle, "torchscript", tmp_path / "hippocampus.ts")
-    assert made.content["images"] == "1 seeded ones: the bundle ships no samples"
+    assert made.content["images"] == "1 seeded one: the bundle ships no samples"
     assert made.content["percent_differing"] == 0.0
 
 

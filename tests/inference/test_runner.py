@@ -211,7 +211,7 @@ def test_what_cannot_be_used_ends_with_one_line_and_code_2(make_runner, folder, 
         make_runner(**prepare(tmp_path)).run()
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if line.startswith("mobileutr: error: ")]
     assert len(errors) == 1
     assert message in errors[0]
     assert sorted(folder.rglob("*")) == before
@@ -228,7 +228,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, f
     (out / "report.html").unlink()
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
     make_runner().run()
-    assert "1 of 3 cases are done" in caplog.text
+    assert "1 of 3 cases done" in caplog.text
     assert out.joinpath("B_mask.png").stat().st_mtime_ns == times[out / "B_mask.png"]
     assert out.joinpath("sub/c_mask.png").stat().st_mtime_ns > times[out / "sub" / "c_mask.png"]
     for path in (tmp_path / "whole").rglob("*.png"):

@@ -139,7 +139,7 @@ def test_training_names_and_leaves_out_a_broken_label(breast_server, tmp_path):
     assert job["status"] == "DONE", job["details"]
     log = breast_server.log.read_text()
     assert f"{SAMPLES[2].stem}.png is left out: the label cannot be used" in log
-    assert "1 images to learn from, 1 held out" in log
+    assert "1 image to learn from, 1 held out" in log
 
     (final / f"{SAMPLES[1].stem}.png").write_text("and this one")
     job = breast_server.train(max_epochs=1, batch_size=1)

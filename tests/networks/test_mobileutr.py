@@ -160,8 +160,8 @@ BAD_IMAGES: list[tuple[tuple[int, ...], str]] = [
     ((1, 3, 250, 250), "sides must be divisible by 16, got (250, 250); pad to (256, 256)"),
     ((1, 3, 64, 65), "sides must be divisible by 16, got (64, 65); pad to (64, 80)"),
     ((1, 3, 32, 32, 24), "sides must be divisible by 16, got (32, 32, 24); pad to (32, 32, 32)"),
-    ((1, 1, 32, 32), "image has 1 channels, the network takes in_channels=3; convert the image"),
-    ((1, 4, 32, 32, 32), "image has 4 channels, the network takes in_channels=3; convert the image"),
+    ((1, 1, 32, 32), "image must have in_channels=3, got shape (1, 1, 32, 32); convert the image"),
+    ((1, 4, 32, 32, 32), "image must have in_channels=3, got shape (1, 4, 32, 32, 32); convert the image"),
 ]
 
 

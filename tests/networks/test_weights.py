@@ -88,8 +88,8 @@ def test_names_every_entry_that_an_official_checkpoint_lacks(official: Weights, 
     torch.save(official | {"head.weight": torch.zeros(2, 16, 3, 3)}, tmp_path / "part.pth")
     with pytest.raises(ValueError) as caught:
         read_official_checkpoint(tmp_path / "part.pth")
-    assert "2 entries missing (up0.1.conv.bias, head.bias)" in str(caught.value)
-    assert "1 entries of another shape (head.weight)" in str(caught.value)
+    assert "entries missing: up0.1.conv.bias, head.bias" in str(caught.value)
+    assert "entries of another shape: head.weight" in str(caught.value)
     assert "recognised as spatial_dims 2, variant base, in_channels 3, out_channels 2" in str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_leaves_the_checkpoint_as_it_was(official: Weights) -> None:
     ],
 )
 def test_names_an_entry_without_counterpart(key: str, official: Weights) -> None:
-    with pytest.raises(ValueError, match=f"1 of 389 entries have no counterpart .*{key}"):
+    with pytest.raises(ValueError, match=f"no counterpart for 1 of 389 entries .*{key}"):
         convert_official_state_dict(official | {key: torch.zeros(1)})
 
 
@@ -129,7 +129,7 @@ def test_names_an_entry_without_counterpart(key: str, official: Weights) -> None
     ("checkpoint", "message"),
     [
         ({"head.weight": [1.0]}, "'head.weight' is a list, not a tensor"),
-        ({"head.weight": torch.zeros(1), "epoch": 3}, r"1 of 2 entries have no counterpart \(epoch\)"),
+        ({"head.weight": torch.zeros(1), "epoch": 3}, r"no counterpart for 1 of 2 entries \(epoch\)"),
         ({}, "not an official MobileUtr state dict"),
         ([torch.zeros(1)], "checkpoint is a list, not a state dict"),
         (torch.zeros(1), "checkpoint is a Tensor, not a state dict"),
@@ -208,7 +208,7 @@ def test_names_a_file_that_holds_something_else(saved: Any, network: MobileUtr, 
 MISFITS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "large": (
         lambda: MobileUtr(2, 3, 1, "large").state_dict(),
-        "0 entries are missing and 14 are unknown, for example 'transformer.3.position.weight'; check variant",
+        "entries missing: 0, unknown: 14, for example 'transformer.3.position.weight'; check variant",
     ),
     "two classes": (
         lambda: MobileUtr(2, 3, 2).state_dict(),
@@ -220,7 +220,7 @@ MISFITS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "official keys": (lambda: dict(make_weights("mobileutr")), "convert it with mobileutr convert"),
     "no tensor": (lambda: MobileUtr(2, 3, 1).state_dict() | {"head.bias": 0.0}, "'head.bias' has shape float"),
-    "empty": (dict, "388 entries are missing"),
+    "empty": (dict, "entries missing: 388, unknown: 0"),
 }
 
 
