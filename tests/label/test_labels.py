@@ -144,4 +144,4 @@ def test_training_names_and_leaves_out_a_broken_label(breast_server, tmp_path):
     (final / f"{SAMPLES[1].stem}.png").write_text("and this one")
     job = breast_server.train(max_epochs=1, batch_size=1)
     assert job["status"] == "ERROR"
-    assert any("1 labelled images that can be used" in line for line in job["details"])
+    assert any("1 labelled image that can be used" in line for line in job["details"])
