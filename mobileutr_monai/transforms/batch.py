@@ -20,6 +20,7 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
+from monai.transforms.utils import create_rotate, create_scale, create_shear, create_translate
 from torch.nn import functional as F
 
 __all__ = ["BatchAugmentation"]
@@ -95,7 +96,7 @@ class BatchAugmentation:
         size = tuple(image.shape[2:])
         matrices = np.stack([np.eye(3)] * len(image))  # (row, column) from the centre in the result -> in the image
         for transform in self.spatial:
-            matrices = matrices @ np.stack([_MATRIX[type(transform)](transform, size) for _ in image])
+            matrices = matrices @ np.stack([_MATRIX[type(transform)](transform, size) for _ in range(len(image))])
         half = np.array(size) / 2
         linear = matrices[:, :2, :2] * half / half[:, None]
         theta = np.concatenate((linear[:, ::-1, ::-1], (matrices[:, :2, 2:] / half[:, None])[:, ::-1]), axis=2)
@@ -128,14 +129,21 @@ def _draw_quarter_turns(transform: RandRotate90d, size: tuple[int, ...]) -> np.n
     )
 
 
-def _draw_affine(transform: RandAffined, size: tuple[int, ...]) -> np.ndarray:
+def _draw_affine(transform: RandAffined, _size: tuple[int, ...]) -> np.ndarray:
     transform.randomize(None)
     if not transform._do_transform:
         return np.eye(3)
-    grid = transform.rand_affine.rand_affine_grid
-    grid(size, lazy=True)  # draws, and makes the matrix alone
-    matrix = grid.get_transformation_matrix()
-    return np.eye(3) if matrix is None else matrix.numpy()
+    drawn = transform.rand_affine.rand_affine_grid
+    drawn.randomize()
+    matrix = np.eye(3)
+    for create, parameters in (  # in the order of MONAI's AffineGrid
+        (create_rotate, drawn.rotate_params),
+        (create_shear, drawn.shear_params),
+        (create_translate, drawn.translate_params),
+        (create_scale, drawn.scale_params),
+    ):
+        matrix = matrix @ create(2, parameters) if parameters else matrix
+    return matrix
 
 
 _MATRIX: dict[type, Callable[[Any, tuple[int, ...]], np.ndarray]] = {
@@ -148,8 +156,8 @@ _MATRIX: dict[type, Callable[[Any, tuple[int, ...]], np.ndarray]] = {
 
 def _draw(transform: Any, inner: Any, image: torch.Tensor, read: Callable[[], Any], otherwise: Any) -> list[Any]:
     """Returns what ``read`` tells of each image's draw, ``otherwise`` where it is left as it is."""
-    values = []
-    for one in image:
+    values, one = [], image[0]  # of which only the number of channels counts
+    for _ in range(len(image)):
         transform.randomize(None)
         if transform._do_transform:
             inner.randomize(one)
@@ -185,7 +193,7 @@ def _adjust_contrast(transform: RandAdjustContrastd, image: torch.Tensor) -> tor
 def _add_noise(transform: RandGaussianNoised, image: torch.Tensor) -> torch.Tensor:
     inner = transform.rand_gaussian_noise
     strengths = []
-    for _ in image:
+    for _ in range(len(image)):
         transform.randomize(None)
         drawn = transform.R.uniform(0, inner.std) if inner.sample_std else inner.std
         strengths.append((inner.mean, drawn) if transform._do_transform else (0.0, 0.0))
