@@ -1,7 +1,7 @@
-"""Time of a training step of MobileUtr on this CPU, ours against a plain float32 step.
+"""Time of a training step of MobileUtr on this CPU or GPU, ours against a plain float32 step.
 
 A step is forward, 0.5 BCE + Dice loss, backward and AdamW step of the 2D base network, by default with batch 8 at
-256 x 256. Four versions, each one change after the one before:
+256 x 256. Versions, each one change after the one before:
 
 - ``plain``: float32, channels-first, attention as explicit matrix products and softmax with the attention matrix in
   memory. It stands for the authors' code (FengheTan9/Mobile-U-ViT), whose arithmetic is the same, and is checked in
@@ -9,6 +9,7 @@ A step is forward, 0.5 BCE + Dice loss, backward and AdamW step of the 2D base n
 - ``sdpa``: attention through ``scaled_dot_product_attention``.
 - ``channels_last``: channels-last weights as well; still float32.
 - ``ours``: bfloat16 autocast as well, as the bundles train.
+- ``graphs``, on a GPU: the passes as CUDA graphs and a fused optimizer as well, as ``gpu_train.json`` trains.
 
 The versions take turns, in an order that turns around from round to round, so that a machine that slows down or is
 shared slows all of them. A turn is one step that is not timed, then three that are.
@@ -28,12 +29,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from measuring import describe_machine, summarise, take_turns, write_json
+from measuring import describe_machine, summarise, take_turns, wait_for, write_json
 from monai.losses import DiceCELoss
 from torch.nn import functional as F
 
 from mobileutr_monai.inference import AutocastInferer
-from mobileutr_monai.networks import MobileUtr
+from mobileutr_monai.networks import MobileUtr, TrainingGraph
 from mobileutr_monai.networks.blocks import SelfAttention
 from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
 
@@ -49,6 +50,7 @@ class Version(NamedTuple):
     explicit_attention: bool
     memory_format: torch.memory_format
     dtype: str
+    graphs: bool = False
 
 
 VERSIONS = (
@@ -57,6 +59,7 @@ VERSIONS = (
     Version("channels_last", False, torch.channels_last, "float32"),
     Version("ours", False, torch.channels_last, "bfloat16"),
 )
+GPU_VERSIONS = (*VERSIONS, Version("graphs", False, torch.channels_last, "bfloat16", graphs=True))
 
 
 def explicit_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -73,16 +76,17 @@ def swap_attention(function: Any) -> AbstractContextManager[Any]:
 class TrainingStep:
     """One version with its own network, optimizer and batch."""
 
-    def __init__(self, version: Version, batch_size: int, size: int) -> None:
+    def __init__(self, version: Version, batch_size: int, size: int, device: torch.device) -> None:
         torch.manual_seed(0)
         self.version = version
-        self.network = MobileUtr(2, 3, 1).train()
-        self.network.to(memory_format=version.memory_format)  # type: ignore[call-overload]  # torch's overloads lack it
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3)
+        network = MobileUtr(2, 3, 1).to(device).train()
+        network.to(memory_format=version.memory_format)  # type: ignore[call-overload]  # torch's overloads lack it
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=version.graphs)
         self.loss = DiceCELoss(sigmoid=True, lambda_ce=0.5)
         self.inferer = AutocastInferer(version.dtype)
-        self.image = torch.randn(batch_size, 3, size, size)
-        self.label = (torch.rand(batch_size, 1, size, size) > 0.5).float()
+        self.image = torch.randn(batch_size, 3, size, size, device=device)
+        self.label = (torch.rand(batch_size, 1, size, size, device=device) > 0.5).float()
+        self.network = TrainingGraph(network, self.image.shape, version.dtype) if version.graphs else network
 
     def run(self) -> None:
         """Runs one step."""
@@ -116,9 +120,12 @@ def check_plain_equals_ours(size: int) -> float:
     return difference
 
 
-def measure(batch_size: int, size: int, rounds: int) -> list[dict[str, Any]]:
+def measure(batch_size: int, size: int, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """Returns a row per version, see ``summarise``."""
-    steps = {version.name: TrainingStep(version, batch_size, size).run for version in VERSIONS}
+    versions = GPU_VERSIONS if device.type == "cuda" else VERSIONS
+    steps = {
+        version.name: wait_for(device, TrainingStep(version, batch_size, size, device).run) for version in versions
+    }
     rows = summarise(take_turns(steps, rounds, STEPS_PER_TURN), VERSIONS[0].name)
     return [{"version": name, **row} for name, row in rows.items()]
 
@@ -139,6 +146,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8, help="images in a step")
     parser.add_argument("--size", type=int, default=256, help=f"sides in pixels, a multiple of {SIZE_DIVISOR}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
     for name in ("rounds", "batch_size", "size", "threads"):
@@ -153,9 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Checks, measures, prints the table and writes the JSON."""
     options = parse_arguments(arguments)
     torch.set_num_threads(options.threads)
-    machine = describe_machine()
+    device = torch.device(options.device)
+    machine = describe_machine(device)
     difference = check_plain_equals_ours(options.size)
-    rows = measure(options.batch_size, options.size, options.rounds)
+    rows = measure(options.batch_size, options.size, options.rounds, device)
     print(f"{machine['cpu']} ({', '.join(machine['flags'])}), {machine['threads']} threads, torch {machine['torch']}")
     print(
         f"batch {options.batch_size} at {options.size} x {options.size}; logits agree to {difference:.1e} in float64\n"

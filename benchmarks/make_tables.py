@@ -37,28 +37,38 @@ def describe(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "onnxruntime", "openvino") if name in machine)
     load = machine["load_average"]
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
     return (
-        f"\n{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cpus']} CPUs, {machine['threads']} threads, "
-        f"{versions}; load average when it began {load:.1f}; {machine['date'][:10]}.\n"
+        f"\n{gpu}{machine['cpu']} ({', '.join(machine['flags'])}), {machine['cpus']} CPUs, "
+        f"{machine['threads']} threads, {versions}; load average when it began {load:.1f}; {machine['date'][:10]}.\n"
     )
 
 
 def tell_times(row: dict[str, Any]) -> str:
     """Returns median and quartiles in milliseconds."""
-    return f"{1e3 * row['median_s']:.0f} ({1e3 * row['q1_s']:.0f} - {1e3 * row['q3_s']:.0f})"
+    digits = 1 if row["median_s"] < 0.02 else 0
+    median, q1, q3 = (f"{1e3 * row[key]:.{digits}f}" for key in ("median_s", "q1_s", "q3_s"))
+    return f"{median} ({q1} - {q3})"
 
 
 def make_network(machine: str) -> str:
     """Speed and size of networks and engines."""
     result = read("network", machine)
-    head = ["version", "one image, ms", "times", "by CPU time", "batch of 8, ms", "times", "by CPU time", "peak MB"]
+    networks = result["networks"]
+    batches = {"one image": "batch_1", "batch of 8": "batch_8"}
+    batches = {text: key for text, key in batches.items() if all(key in row for row in networks.values())}
+    by_cpu, peak = "gpu" not in result["machine"], all("peak_mb_batch_8" in row for row in networks.values())
+    head = ["version"]
+    for text in batches:
+        head += [f"{text}, ms", "times", *(["by CPU time"] if by_cpu else [])]
     rows = []
-    for name, row in result["networks"].items():
+    for name, row in networks.items():
         cells = [name]
-        for batch in ("batch_1", "batch_8"):
-            cells += [tell_times(row[batch]), f"{row[batch]['speedup']:.2f}", f"{row[batch]['cpu_speedup']:.2f}"]
-        rows.append([*cells, f"{row['peak_mb_batch_8']:.0f}" if "peak_mb_batch_8" in row else ""])
-    return to_table(head, rows) + describe(result)
+        for key in batches.values():
+            cells += [tell_times(row[key]), f"{row[key]['speedup']:.2f}"]
+            cells += [f"{row[key]['cpu_speedup']:.2f}"] if by_cpu else []
+        rows.append([*cells, *([f"{row['peak_mb_batch_8']:.0f}"] if peak else [])])
+    return to_table([*head, *(["peak MB"] if peak else [])], rows) + describe(result)
 
 
 def make_sizes(machine: str) -> str:
@@ -190,6 +200,13 @@ def make_training(machine: str) -> str:
     return to_table(head, rows) + describe(result)
 
 
+def make_training_step(machine: str) -> str:
+    """A training step."""
+    result = read("training_step", machine)
+    rows = [[row["version"], tell_times(row), f"{row['speedup']:.2f}"] for row in result["versions"]]
+    return to_table(["version", "step, ms", "times"], rows) + describe(result)
+
+
 def make_memory(machine: str) -> str:
     """Peak memory against the input's size."""
     result = read("memory", machine)
@@ -214,6 +231,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "startup": make_startup,
     "profile": make_profile,
     "training": make_training,
+    "training_step": make_training_step,
     "memory": make_memory,
 }
 
