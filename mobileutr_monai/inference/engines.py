@@ -29,6 +29,8 @@ __all__ = ["ENGINES", "Engine", "Predictor", "cache_dir", "cached_onnx", "find_o
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, C, sides...) -> logits (B, classes, sides...), float32, on the images' device."""
 
+Build = Callable[[MobileUtr, torch.device, int, Sequence[int] | None], Predictor]
+
 ONNX_REVISION = 1
 """Part of the name of cached ONNX files; counts up when what is written of the same weights changes."""
 
@@ -41,7 +43,7 @@ class Engine(NamedTuple):
         devices: types of devices that it runs on.
         packages: beside those of a plain install.
         extra: of the project's that installs them.
-        build: network, device and number of images in a batch -> predictor.
+        build: network, device, number of images in a batch and their sides, if known -> predictor.
         measured: whether ``auto`` tries it.
     """
 
@@ -49,16 +51,19 @@ class Engine(NamedTuple):
     devices: tuple[str, ...]
     packages: tuple[str, ...]
     extra: str
-    build: Callable[[MobileUtr, torch.device, int], Predictor]
+    build: Build
     measured: bool = True
 
 
-def start_engine(name: str, network: MobileUtr, device: torch.device, batch_size: int) -> Predictor:
+def start_engine(
+    name: str, network: MobileUtr, device: torch.device, batch_size: int, sides: Sequence[int] | None = None
+) -> Predictor:
     """Returns the predictor of an engine.
 
     Args:
         network: with its weights, on ``device``.
         batch_size: images that will come together; other numbers work.
+        sides: of the images, so that an engine that compiles for one size does it now; others work.
 
     Raises:
         ValueError: the engine is unknown or not for this device, or a package is missing.
@@ -69,7 +74,7 @@ def start_engine(name: str, network: MobileUtr, device: torch.device, batch_size
     if device.type not in engine.devices:
         raise ValueError(f"engine {name} runs on {' and '.join(engine.devices)}, not on {device.type}; choose another")
     require(engine.packages, engine.extra, f"engine {name}")
-    return engine.build(network.eval(), device, batch_size)
+    return engine.build(network.eval(), device, batch_size, sides)
 
 
 def find_obstacle(name: str, device: torch.device) -> str | None:
@@ -92,12 +97,14 @@ def cache_dir() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobileutr"
 
 
-def _use_network(network: MobileUtr, _device: torch.device, _batch_size: int) -> Predictor:
+def _use_network(
+    network: MobileUtr, _device: torch.device, _batch_size: int, _sides: Sequence[int] | None
+) -> Predictor:
     return network
 
 
-def _build_torch(dtype: torch.dtype, compiled: bool = False) -> Callable[[MobileUtr, torch.device, int], Predictor]:
-    def build(network: MobileUtr, device: torch.device, batch_size: int) -> Predictor:
+def _build_torch(dtype: torch.dtype, compiled: bool = False) -> Build:
+    def build(network: MobileUtr, device: torch.device, batch_size: int, _sides: Sequence[int] | None) -> Predictor:
         folded: Any = fold_network(network)
         layout = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
         folded.to(memory_format=layout)
@@ -157,7 +164,9 @@ def _in_batches_of(size: int, run: Predictor) -> Predictor:
     return predict
 
 
-def _build_onnxruntime(network: MobileUtr, _device: torch.device, _batch_size: int) -> Predictor:
+def _build_onnxruntime(
+    network: MobileUtr, _device: torch.device, _batch_size: int, _sides: Sequence[int] | None
+) -> Predictor:
     import onnxruntime
 
     path = cached_onnx(network)
@@ -180,8 +189,8 @@ def _build_onnxruntime(network: MobileUtr, _device: torch.device, _batch_size: i
     return _image_by_image(run_all)
 
 
-def _build_openvino(precision: str) -> Callable[[MobileUtr, torch.device, int], Predictor]:
-    def build(network: MobileUtr, _device: torch.device, _batch_size: int) -> Predictor:
+def _build_openvino(precision: str) -> Build:
+    def build(network: MobileUtr, _device: torch.device, batch_size: int, sides: Sequence[int] | None) -> Predictor:
         import openvino
 
         core = openvino.Core()
@@ -196,19 +205,27 @@ def _build_openvino(precision: str) -> Callable[[MobileUtr, torch.device, int], 
 
         queues: dict[tuple[tuple[int, ...], int], Any] = {}
 
-        def run_all(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-            key = images[0].shape, 1 if len(images) == 1 and _may_share_threads(network) else threads
+        def find_queue(shape: tuple[int, ...], number: int) -> Any:
+            key = shape, 1 if number == 1 and _may_share_threads(network) else threads
+            if key not in queues and number == 1 and (shape, threads) in queues:
+                key = shape, threads  # compiling for one image takes longer than all threads on it would save
             if key not in queues:
                 queues[key] = compile_for(*key)
+            return queues[key]
+
+        def run_all(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+            queue = find_queue(images[0].shape, len(images))
             logits: list[np.ndarray] = [np.empty(0)] * len(images)
-            queues[key].set_callback(
+            queue.set_callback(
                 lambda request, index: logits.__setitem__(index, request.get_output_tensor().data.copy())
             )
             for index, image in enumerate(images):
-                queues[key].start_async({0: image}, index)
-            queues[key].wait_all()
+                queue.start_async({0: image}, index)
+            queue.wait_all()
             return logits
 
+        if sides is not None:
+            find_queue((1, network.in_channels, *sides), batch_size)
         return _image_by_image(run_all)
 
     return build

@@ -189,7 +189,7 @@ def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 def _diameter(box: np.ndarray, corner: Sequence[int], spacing: Sequence[float]) -> float:
     """Returns the largest distance between the middles of two pixels of a region, which is in a box at ``corner``."""
-    points = (np.argwhere(box & ~ndimage.binary_erosion(box)) + corner) * np.asarray(spacing)
+    points = (_row_ends(box) + corner) * np.asarray(spacing)
     if len(points) < 2:
         return 0.0
     try:
@@ -199,3 +199,15 @@ def _diameter(box: np.ndarray, corner: Sequence[int], spacing: Sequence[float]) 
         extremes = {int(i) for axis in points.T for i in (axis.argmin(), axis.argmax())} | {order[0], order[-1]}
         points = points[sorted(extremes)]
     return round(float(pdist(points).max()), 2)
+
+
+def _row_ends(box: np.ndarray) -> np.ndarray:
+    """Returns the first and the last place of a region in each row, in order: all corners of its hull are among them.
+
+    Shape:
+        - output: (places, axes).
+    """
+    rows = np.argwhere(box.any(axis=-1))
+    inside = box[tuple(rows.T)]
+    ends = np.stack((inside.argmax(axis=-1), inside.shape[-1] - 1 - inside[:, ::-1].argmax(axis=-1)), axis=1)
+    return np.hstack((rows.repeat(2, axis=0), ends.reshape(-1, 1)))

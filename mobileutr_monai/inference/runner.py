@@ -191,18 +191,19 @@ class BatchRunner:
             return find_refusal(name, self.engine_verdicts, weights, self.settings)
 
         batch_size = int(getattr(segmenter.inferer, "sw_batch_size", self.batch_size))
-        sides = self.settings.get("roi_size", self.settings.get("image_size"))
+        size = self.settings.get("roi_size", self.settings.get("image_size"))
+        sides = None if size is None else [int(side) for side in size]
         if self.engine == AUTO:
             if sides is None:
                 raise UsageError("engine auto needs the size of images, image_size or roi_size in settings; name one")
             allowed = [name for name in ENGINES if find_reason(name) is None]
-            shape = (batch_size, segmenter.network.in_channels, *(int(side) for side in sides))
+            shape = (batch_size, segmenter.network.in_channels, *sides)
             self.engine = choose_fastest(segmenter.network, segmenter.device, allowed, shape, weights)
         refusal = find_reason(self.engine)
         if refusal is not None:
             raise UsageError(refusal)
         try:
-            segmenter.predictor = start_engine(self.engine, segmenter.network, segmenter.device, batch_size)
+            segmenter.predictor = start_engine(self.engine, segmenter.network, segmenter.device, batch_size, sides)
         except ValueError as error:
             raise UsageError(str(error)) from error
 

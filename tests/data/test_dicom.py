@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import shutil
 from pathlib import Path
@@ -21,7 +22,10 @@ from pydicom.dataset import Dataset
 from mobileutr_monai.data.dicom import DicomReader, read_volume
 from mobileutr_monai.data.dicom_errors import DicomError, DicomReason
 from mobileutr_monai.data.dicom_series import find_dicom_cases
+from mobileutr_monai.data.images import PictureReader
+from mobileutr_monai.data.nifti import NiftiImageReader
 from mobileutr_monai.data.pictures import to_mode
+from mobileutr_monai.data.reader_by_content import ReaderByContent
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -53,6 +57,35 @@ def test_readers_are_chosen_by_content(write_dicom, tmp_path: Path) -> None:
     for path in (write_dicom("no_extension", COLOUR), write_dicom("called.png", COLOUR)):
         assert torch.equal(load(path), pixels)
     assert torch.equal(load(write_png(tmp_path / "called.dcm", COLOUR)), pixels)
+
+
+def test_a_reader_of_several_kinds_asks_only_the_one_that_knows_the_file(
+    write_dicom, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    readers = [PictureReader(), NiftiImageReader(), DicomReader()]
+    load, each_tries = LoadImage(reader=ReaderByContent(readers)), LoadImage(reader=readers)
+    nibabel.save(nibabel.Nifti1Image(COLOUR[..., 0], np.eye(4)), tmp_path / "a.nii")
+    paths = (
+        write_dicom("called.png", COLOUR),
+        write_png(tmp_path / "called.dcm", COLOUR),
+        tmp_path / "a.nii",
+    )
+    caplog.set_level(logging.INFO)
+    for path in paths:
+        loaded = load(path)
+        assert "unable to load" not in caplog.text, path  # which LoadImage says of readers that failed
+        expected = each_tries(path)
+        assert torch.equal(loaded, expected)
+        assert str(loaded.meta) == str(expected.meta)
+        caplog.clear()
+
+
+def test_a_reader_of_several_kinds_does_not_guess_what_one_refuses(write_dicom) -> None:
+    load = LoadImage(reader=ReaderByContent([PictureReader(), DicomReader()]))
+    with pytest.raises(DicomError, match=r"called\.png: pixels cannot be decoded"):
+        load(write_dicom("called.png", COLOUR, Rows=13))
+    with pytest.raises(ValueError, match="readers must be one at least, got none"):
+        ReaderByContent([])
 
 
 def test_verify_suffix_looks_at_the_content(write_dicom, tmp_path: Path) -> None:

@@ -67,9 +67,31 @@ def test_logits_do_not_depend_on_the_batch(name: str, loaded: Loaded, engine_cac
     predict = start_engine(name, segmenter.network, CPU, 4)
     sides = loaded.cases[0]["image"].shape[1:] if segmenter.spatial_dims == 2 else (32, 48, 32)
     images = torch.randn(3, segmenter.network.in_channels, *sides, generator=torch.Generator().manual_seed(0))
+    alone = [predict(images[i : i + 1])[0] for i in range(len(images))]
     together = predict(images)
     assert together.dtype is torch.float32
-    assert all(torch.equal(predict(images[i : i + 1])[0], together[i]) for i in range(len(images)))
+    assert torch.equal(torch.stack(alone), together)
+
+
+def test_what_is_compiled_for_the_stated_size_serves_any_number_of_images(
+    engine_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled: list[list[int]] = []
+    compile_model: Callable[..., Any] = openvino.Core.compile_model
+
+    def watch(core: Any, model: Any, *arguments: Any) -> Any:
+        compiled.append(list(model.inputs[0].shape))
+        return compile_model(core, model, *arguments)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", watch)
+    predict = start_engine("openvino", MobileUtr(2, 1, 1).eval(), CPU, 8, (32, 48))
+    assert compiled == [[1, 1, 32, 48]]
+    together = predict(torch.ones(3, 1, 32, 48))
+    assert torch.equal(predict(torch.ones(1, 1, 32, 48))[0], together[0])
+    assert len(compiled) == 1
+    predict(torch.ones(1, 1, 64, 64))
+    assert compiled[1:] == [[1, 1, 64, 64]]
 
 
 def test_the_default_is_the_network_itself() -> None:
