@@ -40,12 +40,18 @@ FAMILY_WORDS = {
         "layout": "DIR with images/, masks/0/ and a datalist.json (mobileutr split DIR --output DIR/datalist.json)",
         "large": "6.21",
         "size_option": '`--image_size "[320,320]"` (multiples of 16)',
+        "on_a_gpu": (
+            "# train on one GPU: images are kept and augmented there, and the network runs as CUDA graphs\n"
+            "python -m monai.bundle run --config_file \"['configs/train.json','configs/gpu_train.json']\" "
+            "--dataset_dir DIR\n\n"
+        ),
     },
     3: {
         "inputs": "NIfTI volumes",
         "layout": 'DIR with a datalist.json, {"training": [{"image": ..., "label": ...}], "validation": [...]}',
         "large": "11.06",
         "size_option": '`--roi_size "[48,64,48]"` (multiples of 16), `--spacing "[1.0,1.0,1.0]"` (mm)',
+        "on_a_gpu": "",
     },
 }
 """What the commands of the cards say of 2D and of 3D bundles."""

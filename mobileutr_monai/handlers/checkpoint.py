@@ -103,7 +103,8 @@ class TrainingCheckpoint:
         score = self.evaluator.state.metrics.get(self.metric)
         if isinstance(score, float) and score > self.best_score:
             self.best_score = score
-            _write(self.model.state_dict(), self.best)
+            # of a GPU's training, too, it is loaded where there is none
+            _write({name: value.cpu() for name, value in self.model.state_dict().items()}, self.best)
         objects = {**self.state, "trainer": engine}
         content = {name: value.state_dict() for name, value in objects.items()}
         _write({**content, "best_score": self.best_score}, self.last)

@@ -23,21 +23,17 @@ class TrainingGraph(nn.Module):
         network: with all its parameters and buffers on a GPU.
         shape: of a batch: (B, C, sides...).
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
-        compiled: has ``torch.compile`` fuse kernels first, which takes a minute and needs a C compiler.
 
     Raises:
         ValueError: the network is not on a GPU.
     """
 
-    def __init__(
-        self, network: nn.Module, shape: Sequence[int], precision: str = "float32", compiled: bool = False
-    ) -> None:
+    def __init__(self, network: nn.Module, shape: Sequence[int], precision: str = "float32") -> None:
         super().__init__()
         device = next(network.parameters()).device
         if device.type != "cuda":
             raise ValueError(f"CUDA graphs need a network on a GPU, not on {device}; train without gpu_train.json")
         self.network = network
-        self.compute = torch.compile(network.forward) if compiled else network.forward
         before = copy.deepcopy(network.state_dict())
         image = torch.randn(tuple(shape), device=device)
         if image.ndim == 4:
@@ -48,5 +44,5 @@ class TrainingGraph(nn.Module):
         network.load_state_dict(before)  # the passes before the capture moved the statistics of batch norm
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.compute(image)
+        logits: torch.Tensor = self.network(image)
         return logits
