@@ -217,11 +217,11 @@ def _predict(options: argparse.Namespace) -> int:
 def _predict_with_onnx(options: argparse.Namespace) -> int:
     from mobileutr_monai.onnx_folder import segment_folder
 
-    own = {"bundle", "folder", "output", "verb", "no_overlays"}
+    own = {"bundle", "folder", "output", "verb", "no_overlays", "dry_run"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
-    return segment_folder(options.bundle, options.folder, options.output)
+    return segment_folder(options.bundle, options.folder, options.output, options.dry_run)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -22,12 +22,13 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.data.pictures import open_image, to_mode
-from mobileutr_monai.data.words import counted
+from mobileutr_monai.data.words import counted, escape
 from mobileutr_monai.folders import check_folders, has_other_report
 
 __all__ = ["RawModel", "segment_folder"]
 
 COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds")
+_WAY_OUT = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
 _DICOM, _DICOM_PLACE = b"DICM", 128
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
@@ -61,11 +62,12 @@ class RawModel:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - onnxruntime has no class for its errors
-            raise ValueError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from None
+        except Exception:  # noqa: BLE001 - onnxruntime has no class for its errors
+            release = onnxruntime.__version__
+            raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_WAY_OUT}") from None
         self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if self.facts.get("raw") != "true":
-            raise ValueError(f"{path} takes no pixels; make it with mobileutr export --format onnx --raw")
+            raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_WAY_OUT}")
         names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
         self.labels = {index: name for index, name in sorted(names.items()) if index}
         self._mode = "RGB" if self.facts["channels"] == "3" else "L"
@@ -90,8 +92,11 @@ class _Result(NamedTuple):
     failed: bool
 
 
-def segment_folder(model: Path, folder: Path, output: Path) -> int:
+def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = False) -> int:
     """Writes ``NAME_mask.png`` for every picture of a folder and its subfolders, and ``report.csv``.
+
+    Args:
+        dry_run: only say what would be done with each file.
 
     Returns:
         0 when all went well, 1 when pictures failed.
@@ -114,6 +119,10 @@ def segment_folder(model: Path, folder: Path, output: Path) -> int:
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
         others = counted(len(paths), "other file")
         raise ValueError(f"no images in {folder} ({others}); DICOM and NIfTI are read with the bundle")
+    if dry_run:
+        for path in paths:
+            print(f"{escape(path.relative_to(folder).as_posix())}: {_foresee(path)}")
+        return 0
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -162,6 +171,17 @@ def _segment(network: RawModel, path: Path, folder: Path, output: Path, name: st
         pixels = int((label == index).sum())
         rows.append({**shared, "label": text, "pixels": pixels, "percent": round(100 * pixels / label.size, 3)})
     return _Result(rows, False)
+
+
+def _foresee(path: Path) -> str:
+    """Returns what a dry run, which decodes nothing, can say of a file."""
+    try:
+        with open_image(path, "image"):
+            return "image, would be segmented"
+    except (FileNotFoundError, ValueError) as error:
+        if path.suffix.lower() in SUFFIXES:
+            return f"image, would fail: {_explain(error, path)}"
+        return _say_what_else(path)
 
 
 def _explain(error: Exception, path: Path) -> str:

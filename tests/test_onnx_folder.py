@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 BLOCKED = """
@@ -17,6 +19,11 @@ for name in ("torch", "monai", "scipy", "nibabel", "pydicom"):
 from mobileutr_monai.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+
+ENDS = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+OTHER_MODEL = helper.make_model(
+    helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", ENDS[:1], ENDS[1:])
+)
 
 
 @pytest.fixture
@@ -62,6 +69,27 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
     assert not list(out.rglob("*.tmp"))
 
 
+def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(raw_onnx, folder, breast, tmp_path, mobileutr):
+    (folder / "empty.png").touch()
+    told = []
+    for model in (raw_onnx, breast):
+        process = mobileutr("predict", model, folder, "--output", tmp_path / "out", "--dry-run")
+        assert process.returncode == 0, process.stderr
+        told.append(dict(line.split(": ", 1) for line in process.stdout.splitlines()))
+    assert told[0].keys() == told[1].keys()
+    for name in ("a.jpg", "a.png", "sub/b.bmp", "broken.png", "empty.png", "notes.txt"):
+        assert told[0][name] == told[1][name]
+    assert told[0]["a.jpg"] == "image, would be segmented"
+    assert told[0]["study"].startswith("DICOM: an ONNX file reads pictures only")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_picture_is_one_case(raw_onnx, folder, tmp_path, mobileutr):
+    process = mobileutr("predict", raw_onnx, folder / "sub", "--output", tmp_path / "out")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.startswith("1 case segmented, 0 failed, 0 skipped; see ")
+
+
 def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path, mobileutr):
     run = tmp_path / "run"
     options = ("--output", run, "--no-overlays", "--no-page")
@@ -77,7 +105,9 @@ def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path
     ("arguments", "message"),
     [
         (("none.onnx", "FOLDER", "--output", "out"), "no ONNX file at none.onnx"),
-        (("FOLDER/a.onnx", "FOLDER", "--output", "out"), "cannot be read as ONNX"),
+        (("FOLDER/a.onnx", "FOLDER", "--output", "out"), "can run; make one with mobileutr export BUNDLE --raw"),
+        (("FOLDER/b.onnx", "FOLDER", "--output", "out"), "b.onnx is no ONNX model that onnxruntime"),
+        (("FOLDER/c.onnx", "FOLDER", "--output", "out"), "takes no pixels; make one with mobileutr export"),
         (("MODEL", "nowhere", "--output", "out"), "is not a folder"),
         (("MODEL", "FOLDER", "--output", "FOLDER/out"), "lies inside the input folder"),
         (("MODEL", "FOLDER", "--output", "out", "--weights", "x.pt"), "--weights is for bundles"),
@@ -90,11 +120,14 @@ def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, argu
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.onnx").write_bytes(b"not ONNX")
+    (folder / "b.onnx").touch()
+    onnx.save(OTHER_MODEL, folder / "c.onnx")
     (folder / "a.png").write_bytes(b"")
     (tmp_path / "taken").write_text("")
     names = [text.replace("MODEL", str(raw_onnx)).replace("FOLDER", str(folder)) for text in arguments]
     process = mobileutr("predict", *names, cwd=tmp_path)
     assert process.returncode == 2, process.stderr
-    assert message in process.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in process.stderr
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("mobileutr: error: ")
+    assert message in line
     assert not (tmp_path / "out").exists()
