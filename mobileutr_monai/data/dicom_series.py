@@ -6,6 +6,7 @@ series, within the tolerances below.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pydicom.dataset import Dataset
 from mobileutr_monai.data.dicom_errors import DicomError, DicomReason, as_dicom_errors
 from mobileutr_monai.data.dicom_header import DicomHeader, check_image, frame_attributes, numbers, read_header
 from mobileutr_monai.data.limits import MAX_VOLUME_MM3, MAX_VOLUME_VOXELS
+from mobileutr_monai.data.words import escape
 
 __all__ = ["CaseKind", "DicomCase", "DicomProblem", "FoundCases", "Plane", "find_dicom_cases", "stack_planes"]
 
@@ -169,12 +171,13 @@ def find_dicom_cases(paths: Iterable[str | Path]) -> FoundCases:
     )
 
 
-def stack_planes(path: Path, planes: Sequence[Plane]) -> tuple[list[int], np.ndarray]:
+def stack_planes(path: Path, planes: Sequence[Plane], names: Sequence[str]) -> tuple[list[int], np.ndarray]:
     """Orders slices along their normal.
 
     Args:
         path: named by the errors.
         planes: two or more, in any order.
+        names: what the errors call each.
 
     Returns:
         the order, as indices, and the affine from (column, row, slice) to RAS in mm.
@@ -197,7 +200,9 @@ def stack_planes(path: Path, planes: Sequence[Plane]) -> tuple[list[int], np.nda
     distances = positions @ normal
     nearest = int(np.argmin(np.diff(distances)))
     if distances[nearest + 1] - distances[nearest] < POSITION_TOLERANCE:
-        raise DicomError(path, DicomReason.DUPLICATE_POSITIONS, f"two slices at {_at(positions[nearest])}")
+        first, second = (names[index] for index in order[nearest : nearest + 2])
+        detail = f"{first} and {second} are both at {_at(positions[nearest])}"
+        raise DicomError(path, DicomReason.DUPLICATE_POSITIONS, detail)
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     places = positions[0] + np.arange(len(planes))[:, None] * step
     away = np.linalg.norm(positions - places, axis=1) / np.linalg.norm(step)
@@ -260,7 +265,7 @@ def _multi_frame_case(image: _Image) -> DicomCase:
     if not image.planes or _is_one_place(image.planes):
         return _case(CaseKind.CINE, [header], header.frames)
     _check_volume(header, header.frames)
-    order, affine = stack_planes(header.path, image.planes)
+    order, affine = stack_planes(header.path, image.planes, [f"frame {n + 1}" for n in range(header.frames)])
     _check_extent(header.path, (header.columns, header.rows, header.frames), affine)
     return _case(CaseKind.SERIES, [header], header.frames, tuple(order), affine)
 
@@ -272,7 +277,9 @@ def _series_case(images: Sequence[_Image]) -> DicomCase:
         named = ", ".join(f"{rows} x {columns}" for rows, columns in sizes)
         raise DicomError(headers[0].path, DicomReason.MIXED_SIZES, f"rows x columns are {named}")
     _check_volume(headers[0], len(headers))
-    order, affine = stack_planes(headers[0].path, [image.planes[0] for image in images])
+    shared = os.path.commonpath([header.path.parent for header in headers])
+    names = [escape(header.path.relative_to(shared).as_posix()) for header in headers]
+    order, affine = stack_planes(headers[0].path, [image.planes[0] for image in images], names)
     _check_extent(headers[0].path, (headers[0].columns, headers[0].rows, len(headers)), affine)
     return _case(CaseKind.SERIES, [headers[index] for index in order], len(headers), affine=affine)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -215,6 +216,18 @@ def test_a_series_beside_its_own_archive_is_two_cases(tmp_path: Path, dicom_fold
     assert [path.name for path in loose.paths] == [path.name for path in zipped.paths]
     assert zipped.name.startswith("study.zip/DICOM/")
     assert found.unused == []
+
+
+def test_a_series_in_two_folders_is_an_error_that_names_both(tmp_path: Path, dicom_folder: Path) -> None:
+    for copy in ("old\ncopy", "new"):
+        shutil.copytree(dicom_folder / "mr_series_Study1_13_HCropVolume", tmp_path / "in" / "study" / copy)
+    found = find_cases(tmp_path / "in")
+    assert found.cases == []
+    (problem,) = found.unused
+    assert (problem.reason, problem.failed) == ("duplicate positions in a series", True)
+    first, second = problem.detail.split(" are both at ")[0].split(" and ")
+    assert (Path(first).parent, Path(second)) == (Path("new"), Path("old\\ncopy") / Path(first).name)
+    assert problem.name.startswith("study/new/")
 
 
 def test_real_dicom_of_every_kind_is_found_alike_in_an_archive(tmp_path: Path, dicom_folder: Path) -> None:

@@ -96,10 +96,14 @@ def test_a_tilted_gantry_gives_a_sheared_affine(write_series) -> None:
     ("positions", "reason", "named"),
     [
         ([(0, 0, 0), (0, 0, 1), (0, 0, 3)], DicomReason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
-        ([(0, 0, 0), (0, 0, 1), (0, 0, 1)], DicomReason.DUPLICATE_POSITIONS, "(0, 0, 1) mm"),
+        (
+            [(0, 0, 0), (0, 0, 1), (0, 0, 1)],
+            DicomReason.DUPLICATE_POSITIONS,
+            "slice1 and slice2 are both at (0, 0, 1)",
+        ),
         ([(0, 0, 0), (0, 0, 1), (0, 0, 3), (0, 0, 4)], DicomReason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
         ([(0, 0, 0), (0, 3, 1), (0, 0, 2)], DicomReason.SLICE_GAP, "(0, 3, 1)"),
-        ([(0, 0, 0), (9, 0, 0)], DicomReason.DUPLICATE_POSITIONS, "(0, 0, 0)"),
+        ([(0, 0, 0), (9, 0, 0)], DicomReason.DUPLICATE_POSITIONS, "slice0 and slice1 are both at (0, 0, 0)"),
     ],
 )
 def test_an_uneven_stack_is_an_error_of_its_series(
@@ -190,7 +194,9 @@ def test_an_enhanced_image_is_a_volume(write_dicom) -> None:
 
 def test_an_enhanced_image_over_time_is_refused_and_one_in_place_is_a_cine(write_dicom) -> None:
     over_time = write_dicom("a", np.stack([SLICE] * 3), **enhanced([(0, 0, 0), (0, 0, 0), (0, 0, 2)]))
-    assert only_problem([over_time]).reason is DicomReason.DUPLICATE_POSITIONS
+    problem = only_problem([over_time])
+    assert problem.reason is DicomReason.DUPLICATE_POSITIONS
+    assert problem.detail == "frame 1 and frame 2 are both at (0, 0, 0) mm"
     in_place = write_dicom("b", np.stack([SLICE] * 3), **enhanced([(0, 0, 0)] * 3))
     assert only_case([in_place]).kind is CaseKind.CINE
 
