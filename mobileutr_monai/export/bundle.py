@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -27,6 +28,8 @@ from mobileutr_monai.folders import require_configs
 from mobileutr_monai.networks import fold_network, load_weights
 
 __all__ = ["LARGEST_PERCENT", "Exported", "export_bundle"]
+
+logger = logging.getLogger(__name__)
 
 LARGEST_PERCENT = 0.1
 """Percent of a label map's pixels, over all compared images, that an export may label otherwise than the bundle."""
@@ -81,6 +84,7 @@ def export_bundle(
         raise ValueError(f"--format {file_format} is for 2D bundles; export this one in another format")
     sides = json.dumps(list(parser.get_parsed_content("image_size"))) if kind.fixed_size else None
     facts = _describe(parser, path, segmenter, raw, sides)
+    logger.warning("exporting %s as %s, which may take half a minute", facts["name"], file_format)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         made = Path(folder) / output.name
@@ -93,6 +97,7 @@ def export_bundle(
             raise ValueError(f"{file_format} does not keep what it was told of the bundle; report this as a fault")
         samples = _find_samples(bundle)
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
+        logger.warning("comparing it with the bundle on %s", counted(len(paths), "image"))
         compared = (_compare_raw if raw else _compare)(paths, segmenter, run)
         content = {
             "notice": NOTICE,
@@ -130,6 +135,7 @@ def _read_bundle(bundle: Path) -> ConfigParser:
         parser.read_meta(str(meta))
         parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
         parser.parse(True)
+        parser.get_parsed_content("segmenter")  # here, since its readers warn; the parser keeps it
     return parser
 
 

@@ -69,11 +69,15 @@ def test_batch_and_size_are_free_where_the_format_allows(
 
 
 def test_a_volume_bundle_without_samples_is_compared_on_seeded_ones(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(export, "_find_samples", lambda bundle: [])
     bundle = repository / "bundles" / "hippocampus_mri_segmentation"
     made = export_bundle(bundle, "torchscript", tmp_path / "hippocampus.ts")
+    assert [record.getMessage() for record in caplog.records if record.name == export.__name__] == [
+        "exporting Hippocampus MR segmentation as torchscript, which may take half a minute",
+        "comparing it with the bundle on 1 image",
+    ]
     assert made.content["images"] == "1 seeded one: the bundle ships no samples"
     assert made.content["percent_differing"] == 0.0
 
