@@ -1,9 +1,9 @@
 """Speed of the engines at several sizes, of images and of windows of volumes; and the ceilings of this machine.
 
-Every engine that ``auto`` chooses among, on random values in memory: batches of 8 at 128, 256 and 512 pixels, and
+Every engine that ``auto`` chooses among here, on random values in memory: batches of 8 at 128, 256 and 512 pixels, and
 batches of 4 windows of 32 x 48 x 32 voxels. The engines take turns. Also: seconds until an engine is ready (its ONNX
 file made before), the bandwidth of memory (a copy of arrays that no cache holds) and the arithmetic of a large matrix
-product in float32 and bfloat16, which are what any engine runs against.
+product in float32, and in bfloat16 where the CPU has it, which are what any engine runs against.
 
 Example::
 
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from measuring import describe_machine, summarise, take_turns, write_json
 
-from mobileutr_monai.inference.engines import ENGINES, start_engine
+from mobileutr_monai.inference.engines import ENGINES, find_obstacle, start_engine
+from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.networks import MobileUtr, load_weights
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -50,7 +51,10 @@ def measure_ceilings() -> dict[str, float]:
     source = torch.zeros(COPY_BYTES // 4)
     target = torch.empty_like(source)
     ceilings = {"copy_gb_per_s": 2 * COPY_BYTES / 1e9 / time_best(lambda: target.copy_(source))}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    for name, dtype in precisions.items():
+        if dtype == torch.bfloat16 and not computes_bfloat16(torch.device("cpu")):
+            continue
         a, b = torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype), torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype)
         flops = 2 * GEMM_SIDE**3
         ceilings[f"gemm_{name}_gflop_per_s"] = flops / 1e9 / time_best(lambda a=a, b=b: a @ b)
@@ -94,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine, ceilings = describe_machine(), measure_ceilings()
-    engines = [name for name, engine in ENGINES.items() if engine.measured and "cpu" in engine.devices]
+    engines = [name for name in ENGINES if find_obstacle(name, torch.device("cpu")) is None]
     results = {name: measure(*case, engines, arguments.rounds) for name, case in CASES.items()}
     print(ceilings)
     for case, rows in results.items():

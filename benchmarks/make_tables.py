@@ -174,9 +174,11 @@ def make_profile(machine: str) -> str:
     text = (
         f"\nCeilings of one thread: {ceilings['copy_memory_gb_per_s']:.0f} GB/s from and to memory, "
         f"{ceilings['copy_cache_gb_per_s']:.0f} GB/s within the second-level cache, "
-        f"{ceilings['gemm_float32_gflop_per_s']:.0f} GFLOP/s in float32, "
-        f"{ceilings['gemm_bfloat16_gflop_per_s']:.0f} in bfloat16.\n"
+        f"{ceilings['gemm_float32_gflop_per_s']:.0f} GFLOP/s in float32"
     )
+    if "gemm_bfloat16_gflop_per_s" in ceilings:
+        text += f", {ceilings['gemm_bfloat16_gflop_per_s']:.0f} in bfloat16"
+    text += ".\n"
     for engine, found in result["engines"].items():
         rates = " and ".join(f"{rate:.0f} in {name} layers" for name, rate in found["gflop_per_s"].items())
         text += f"{engine}: {found['total_ms']:.0f} ms, GFLOP/s: {rates}.\n"
