@@ -47,11 +47,11 @@ class BatchAugmentation:
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.spatial = [transform for transform in transforms if type(transform) in _MATRIX]
         self.intensity = list(transforms[len(self.spatial) :])
-        for transforms_, known, keys in (
+        for listed, known, keys in (
             (self.spatial, _MATRIX, ("image", "label")),
             (self.intensity, _INTENSITY, ("image",)),
         ):
-            for transform in transforms_:
+            for transform in listed:
                 if type(transform) not in known or tuple(transform.keys) != keys:
                     raise ValueError(
                         f"{type(transform).__name__} of {', '.join(getattr(transform, 'keys', ()))} cannot be applied "
