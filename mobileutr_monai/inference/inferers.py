@@ -8,7 +8,7 @@ import torch
 from monai.inferers import SimpleInferer
 from monai.utils import convert_to_tensor
 
-__all__ = ["AutocastInferer", "computes_bfloat16"]
+__all__ = ["AutocastInferer", "choose_precision", "computes_bfloat16"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -16,6 +16,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether it has instructions for bfloat16; a CPU without them emulates it, several times slower than float32."""
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def choose_precision(device: torch.device | str) -> str:
+    """Returns the fastest precision that a device trains well in: ``"bfloat16"`` or ``"float32"``."""
+    return "bfloat16" if computes_bfloat16(torch.device(device)) else "float32"
 
 
 class AutocastInferer(SimpleInferer):

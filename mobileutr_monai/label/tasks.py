@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import HTTPException
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from mobileutr_monai.data.words import counted
-from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.inference.reading import check_image
 from mobileutr_monai.label.labels import LabelCheck, explain
 
@@ -126,6 +124,5 @@ class TrainTask(BundleTrainTask):
         batch_size = int(self._request.get("batch_size", BATCH_SIZE))
         if rate <= 0 or batch_size < 1:
             raise ValueError(f"learning_rate {rate} and batch_size {batch_size} must be above 0")
-        precision = "bfloat16" if computes_bfloat16(torch.device(overrides["device"])) else "float32"
-        overrides |= {"learning_rate": rate, "batch_size": batch_size, "precision": precision}
+        overrides |= {"learning_rate": rate, "batch_size": batch_size}
         return overrides

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
-from mobileutr_monai.inference import AutocastInferer
+from mobileutr_monai.inference import AutocastInferer, inferers
 
 
 class Recorder(nn.Module):
@@ -62,6 +63,21 @@ def test_gradients_reach_the_weights_in_float32(dtype: str, network: Recorder, i
     AutocastInferer(dtype)(image, network).sum().backward()
     gradient = network.conv.weight.grad
     assert gradient is not None and gradient.dtype == torch.float32 and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+@pytest.mark.parametrize("bundle", ["breast_ultrasound", "hippocampus_mri"])
+def test_bundles_train_in_bfloat16_where_a_cpu_has_it(
+    bundle: str, has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inferers, "computes_bfloat16", lambda device: device.type != "cpu" or has_bfloat16)
+    parser = ConfigParser()
+    parser.read_config(f"bundles/{bundle}_segmentation/configs/train.json")
+    expected = {"cpu": "bfloat16" if has_bfloat16 else "float32", "cuda": "bfloat16"}
+    for device, precision in expected.items():
+        parser["device"] = device
+        parser.parse(reset=True)
+        assert parser.get_parsed_content("precision") == precision
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "float16", "", None])
