@@ -5,8 +5,8 @@ and optimizer are the same. An epoch is every image once. Versions:
 
 - ``plain``: nothing cached, so that every image is read, decoded and resized in every epoch; float32, channels-first,
   attention with its matrix in memory. It stands for the authors' code path, whose arithmetic is the same.
-- ``ours``: the deterministic part cached, channels-last, bfloat16 where the CPU has it: as the bundle trains. On a GPU also with
-  ``gpu_train.json``: augmentation there, CUDA graphs.
+- ``ours``: the deterministic part cached, channels-last, bfloat16 where the CPU has it: as the bundle trains. On a GPU
+  also with ``gpu_train.json``: augmentation there, CUDA graphs.
 
 On a GPU eight processes load for ``plain``. The versions take turns, an epoch each. The step alone is in
 ``bench_training_step``.
