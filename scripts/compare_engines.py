@@ -150,6 +150,7 @@ def main() -> None:
         "measured": {name: measured[name] for name in names if name in engines},
     }
     text = json.dumps(results, indent=1) + "\n"
+    output.parent.mkdir(exist_ok=True)  # a bundle of one's own has no results yet
     output.write_text(text, encoding="utf-8")
     config = arguments.bundle / "configs" / "inference.json"
     content = json.loads(config.read_text(encoding="utf-8")) | {"engine_verdicts": verdicts}

@@ -112,7 +112,13 @@ class TrainingCheckpoint:
     def _install_best(self, engine: Engine) -> None:
         target = self.ckpt_dir / "model.pt"
         if self.best_score == float("-inf"):  # a best.pt that is there is another run's
-            logger.warning("no epoch has a value of %s, so %s stays as it is", self.metric, target)
+            logger.warning(
+                "no epoch has a value of %s, so %s stays as it is and the weights are in %s; a val_interval of at most "
+                "max_epochs validates",
+                self.metric,
+                target,
+                self.last,
+            )
             return
         if target.is_file():
             digest = hashlib.sha256(target.read_bytes()).hexdigest()[:12]

@@ -63,7 +63,7 @@ def find_refusal(
     if name not in known:
         return (
             f"engine {name} was not compared with {DEFAULT_ENGINE} for these weights and settings; use "
-            f"{DEFAULT_ENGINE}, or measure it with scripts/compare_engines.py"
+            f"{DEFAULT_ENGINE}, or compare it with scripts/compare_engines.py of this project's repository"
         )
     verdict = known[name]
     if not verdict["accepted"]:

@@ -197,6 +197,12 @@ class BatchRunner:
             if sides is None:
                 raise UsageError("engine auto needs the size of images, image_size or roi_size in settings; name one")
             allowed = [name for name in ENGINES if find_reason(name) is None]
+            if others := [name for name in ENGINES if name not in allowed]:
+                logger.warning(
+                    "auto leaves out %s: not accepted for these weights and settings; scripts/compare_engines.py of "
+                    "this project's repository compares them",
+                    ", ".join(others),
+                )
             shape = (batch_size, segmenter.network.in_channels, *sides)
             self.engine = choose_fastest(segmenter.network, segmenter.device, allowed, shape, weights)
         refusal = find_reason(self.engine)

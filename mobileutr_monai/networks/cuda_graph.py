@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["TrainingGraph"]
+__all__ = ["TrainingGraph", "require_gpu"]
+
+
+def require_gpu(device: torch.device | str) -> None:
+    """Checks that a device is a GPU of CUDA.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if torch.device(device).type != "cuda":
+        raise ValueError(f"CUDA graphs need a GPU, but device is {device}; train without gpu_train.json")
 
 
 class TrainingGraph(nn.Module):
@@ -31,8 +41,7 @@ class TrainingGraph(nn.Module):
     def __init__(self, network: nn.Module, shape: Sequence[int], precision: str = "float32") -> None:
         super().__init__()
         device = next(network.parameters()).device
-        if device.type != "cuda":
-            raise ValueError(f"CUDA graphs need a network on a GPU, not on {device}; train without gpu_train.json")
+        require_gpu(device)
         self.network = network
         before = copy.deepcopy(network.state_dict())
         image = torch.randn(tuple(shape), device=device)

@@ -22,7 +22,7 @@ def network() -> MobileUtr:
 
 
 def test_training_needs_a_gpu(network):
-    with pytest.raises(ValueError, match=r"network on a GPU, not on cpu; train without gpu_train"):
+    with pytest.raises(ValueError, match=r"need a GPU, but device is cpu; train without gpu_train"):
         TrainingGraph(network, SHAPE)
 
 
