@@ -9,6 +9,7 @@ which is faster than all threads on one image. On a GPU the folded network is a 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from mobileutr_monai.inference.outputs import unfinished
 from mobileutr_monai.networks import MobileUtr, fold_network
 
 __all__ = ["ENGINES", "Engine", "Predictor", "cache_dir", "cached_onnx", "find_obstacle", "start_engine"]
+
+logger = logging.getLogger(__name__)
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 """Images (B, C, sides...) -> logits (B, classes, sides...), float32, on the images' device."""
@@ -252,6 +255,7 @@ def cached_onnx(network: MobileUtr) -> Path:
         digest.update(value.cpu().contiguous().numpy().tobytes())
     path = cache_dir() / f"network-{digest.hexdigest()[:32]}.onnx"
     if not path.is_file():
+        logger.warning("writing the network as ONNX, once for these weights; that may take half a minute")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = unfinished(path.with_name(f"{path.stem}-{os.getpid()}.onnx"))
         try:
