@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import describe_machine, summarise, take_turns, write_json
+from measuring import describe_machine, find_precisions, summarise, take_turns, write_json
 
 from mobileutr_monai.inference.engines import ENGINES, find_obstacle, start_engine
-from mobileutr_monai.inference.inferers import computes_bfloat16
 from mobileutr_monai.networks import MobileUtr, load_weights
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -51,10 +50,7 @@ def measure_ceilings() -> dict[str, float]:
     source = torch.zeros(COPY_BYTES // 4)
     target = torch.empty_like(source)
     ceilings = {"copy_gb_per_s": 2 * COPY_BYTES / 1e9 / time_best(lambda: target.copy_(source))}
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    for name, dtype in precisions.items():
-        if dtype == torch.bfloat16 and not computes_bfloat16(torch.device("cpu")):
-            continue
+    for name, dtype in find_precisions().items():
         a, b = torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype), torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype)
         flops = 2 * GEMM_SIDE**3
         ceilings[f"gemm_{name}_gflop_per_s"] = flops / 1e9 / time_best(lambda a=a, b=b: a @ b)

@@ -23,12 +23,11 @@ from typing import Any
 import openvino
 import torch
 from bench_network import make_images, make_network
-from measuring import describe_machine, write_json
+from measuring import describe_machine, find_precisions, write_json
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobileutr_monai.inference.engines import cached_onnx
-from mobileutr_monai.inference.inferers import computes_bfloat16
+from mobileutr_monai.inference.engines import cached_onnx, find_obstacle
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
 """Engine -> OpenVINO's name; the second where the CPU has bfloat16."""
@@ -60,10 +59,7 @@ def measure_ceilings() -> dict[str, float]:
                 target.copy_(source)
 
         ceilings[f"copy_{name}_gb_per_s"] = 2 * size * repeats / 1e9 / time_least(copy)
-    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    for name, dtype in precisions.items():
-        if dtype == torch.bfloat16 and not computes_bfloat16(torch.device("cpu")):
-            continue
+    for name, dtype in find_precisions().items():
         a, b = torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype), torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype)
         ceilings[f"gemm_{name}_gflop_per_s"] = 2 * GEMM_SIDE**3 / 1e9 / time_least(lambda a=a, b=b: a @ b)
     return {name: round(value, 1) for name, value in ceilings.items()}
@@ -137,7 +133,7 @@ def main() -> None:
     print(ceilings, operations)
     engines = {}
     for engine, precision in PRECISIONS.items():
-        if precision == "bf16" and not computes_bfloat16(torch.device("cpu")):
+        if find_obstacle(engine, torch.device("cpu")) is not None:
             continue
         rows = profile(precision, arguments.runs)
         total = sum(row["ms"] for row in rows.values())

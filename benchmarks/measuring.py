@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import monai
 import torch
 
+from mobileutr_monai.inference.inferers import computes_bfloat16
+
 __all__ = [
     "Sample",
     "describe_machine",
+    "find_precisions",
     "read_cpu_seconds",
     "read_peak_mb",
     "read_tree_cpu_seconds",
@@ -111,6 +114,12 @@ def summarise(samples: Mapping[str, list[Sample]], base: str) -> dict[str, dict[
             "samples_s": walls,
         }
     return rows
+
+
+def find_precisions() -> dict[str, torch.dtype]:
+    """Returns name -> type of the precisions that this CPU has."""
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return precisions if computes_bfloat16(torch.device("cpu")) else {"float32": torch.float32}
 
 
 def describe_machine(device: torch.device | None = None) -> dict[str, Any]:

@@ -31,7 +31,9 @@ class WeightAverage:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.average = average.requires_grad_(False).eval()
         self.momentum = momentum
-        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # The tensors themselves, averages beside what they follow: values, and counters of batches.
+        self._values: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        self._counters: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._copy)
@@ -39,15 +41,15 @@ class WeightAverage:
 
     def _copy(self, engine: Engine) -> None:
         newest, average = self.model.state_dict(), self.average.state_dict()
-        self._pairs = [(average[name], newest[name]) for name in average]  # the tensors themselves
+        floating = [name for name, value in average.items() if value.is_floating_point()]
+        self._values = [average[name] for name in floating], [newest[name] for name in floating]
+        self._counters = [(average[name], newest[name]) for name in average.keys() - floating]
         if engine.state.iteration == 0:
             self.average.load_state_dict(newest)
 
     @torch.no_grad()
     def _update(self, engine: Engine) -> None:
         share = max(self.momentum, 9 / (9 + engine.state.iteration))
-        floating = [pair for pair in self._pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([average for average, _ in floating], [newest for _, newest in floating], share)
-        for average, newest in self._pairs:
-            if not average.is_floating_point():
-                average.copy_(newest)
+        torch._foreach_lerp_(*self._values, share)
+        for average, newest in self._counters:
+            average.copy_(newest)

@@ -124,9 +124,7 @@ def _draw_quarter_turns(transform: RandRotate90d, size: tuple[int, ...]) -> np.n
     if size[0] != size[1] or tuple(transform.spatial_axes) != (0, 1):
         raise ValueError(f"quarter turns of a batch are about axes (0, 1) of equal sides, got {size}; set image_size")
     turn = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    return np.linalg.matrix_power(
-        turn, transform._rand_k if tuple(transform.spatial_axes) == (0, 1) else -transform._rand_k
-    )
+    return np.linalg.matrix_power(turn, transform._rand_k)
 
 
 def _draw_affine(transform: RandAffined, _size: tuple[int, ...]) -> np.ndarray:
