@@ -40,7 +40,7 @@ from scipy import ndimage
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from mobileutr_monai.data.datalist import load_datalist
+from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.temporal import smooth_frames
 
 RESAMPLES = 9999

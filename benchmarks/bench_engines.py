@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from measuring import describe_machine, find_precisions, summarise, take_turns, write_json
 
-from mobileutr_monai.inference.engines import ENGINES, find_obstacle, start_engine
+from mobileutr_monai.inference.engines.table import ENGINES, start_engine, why_unavailable
 from mobileutr_monai.networks import MobileUtr, load_weights
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -94,7 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine, ceilings = describe_machine(), measure_ceilings()
-    engines = [name for name in ENGINES if find_obstacle(name, torch.device("cpu")) is None]
+    engines = [name for name in ENGINES if why_unavailable(name, torch.device("cpu")) is None]
     results = {name: measure(*case, engines, arguments.rounds) for name, case in CASES.items()}
     print(ceilings)
     for case, rows in results.items():

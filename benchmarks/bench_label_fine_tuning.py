@@ -4,7 +4,7 @@ The kind is made of BUSI: what a device with a coarse, noisy transducer shows. O
 near-duplicate in training, 20 are corrected (their true masks are submitted as final labels, a fifth is held out to
 choose the epoch by) and others measure, as they are (old kind) and changed (new kind), before and after one training
 with the defaults but for ``--epochs``. Masks are by ``mobileutr predict``, with which the server's are equal pixel by
-pixel (``tests/label/test_inference.py``). Intervals are percentile bootstraps over images, at 95 %; those of
+pixel (``tests/monai_label/test_inference.py``). Intervals are percentile bootstraps over images, at 95 %; those of
 differences are paired.
 
 Example::
@@ -32,7 +32,7 @@ from PIL import Image
 from scipy.stats import bootstrap
 
 from mobileutr_monai.__main__ import main as run_command
-from mobileutr_monai.data.datalist import load_datalist
+from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.inferers import computes_bfloat16
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "label"))
@@ -124,7 +124,7 @@ def describe_command(dataset_dir: Path) -> str:
 
 
 def name_precision() -> str:
-    """Returns what the server trains in on this machine, as ``label.tasks.TrainTask`` chooses it."""
+    """Returns what the server trains in on this machine, as ``monai_label.tasks.TrainTask`` chooses it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return "bfloat16" if computes_bfloat16(device) else "float32"
 

@@ -39,8 +39,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobileutr_monai.inference.engine_choice import find_versions
-from mobileutr_monai.inference.engines import ENGINES, start_engine
+from mobileutr_monai.inference.engines.choice import find_versions
+from mobileutr_monai.inference.engines.table import ENGINES, start_engine
 from mobileutr_monai.networks import MobileUtr, load_weights
 
 SIZE = 256

@@ -27,7 +27,7 @@ from measuring import describe_machine, find_precisions, write_json
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobileutr_monai.inference.engines import cached_onnx, find_obstacle
+from mobileutr_monai.inference.engines.table import cached_onnx, why_unavailable
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
 """Engine -> OpenVINO's name; the second where the CPU has bfloat16."""
@@ -133,7 +133,7 @@ def main() -> None:
     print(ceilings, operations)
     engines = {}
     for engine, precision in PRECISIONS.items():
-        if find_obstacle(engine, torch.device("cpu")) is not None:
+        if why_unavailable(engine, torch.device("cpu")) is not None:
             continue
         rows = profile(precision, arguments.runs)
         total = sum(row["ms"] for row in rows.values())

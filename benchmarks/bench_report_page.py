@@ -126,7 +126,7 @@ def measure_page(bundle: Path, cases: int) -> dict[str, Any]:
 
 def write_page(output: Path) -> None:
     """Writes the page of an output folder and prints the peak of this process before it and in all."""
-    from mobileutr_monai.inference.page_files import write_pages
+    from mobileutr_monai.inference.report.pages import write_pages
 
     summary = json.loads((output / "report.json").read_text())
     before, started = read_peak(), time.perf_counter()
@@ -143,7 +143,7 @@ def describe_pages(output: Path) -> dict[str, Any]:
 
 def run_once(bundle: Path, source: Path, output: Path) -> None:
     """Runs over a folder and prints the peak of this process, before the page is written and in all."""
-    from mobileutr_monai.inference import runner
+    from mobileutr_monai.inference.batch import runner
 
     write_pages, before = runner.write_pages, []
 

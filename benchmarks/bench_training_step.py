@@ -33,8 +33,8 @@ from measuring import describe_machine, summarise, take_turns, wait_for, write_j
 from monai.losses import DiceCELoss
 from torch.nn import functional as F
 
-from mobileutr_monai.inference import AutocastInferer
-from mobileutr_monai.networks import MobileUtr, TrainingGraph
+from mobileutr_monai.inference.inferers import AutocastInferer
+from mobileutr_monai.networks import CudaGraphTraining, MobileUtr
 from mobileutr_monai.networks.blocks import SelfAttention
 from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
 
@@ -86,7 +86,7 @@ class TrainingStep:
         self.inferer = AutocastInferer(version.dtype)
         self.image = torch.randn(batch_size, 3, size, size, device=device)
         self.label = (torch.rand(batch_size, 1, size, size, device=device) > 0.5).float()
-        self.network = TrainingGraph(network, self.image.shape, version.dtype) if version.graphs else network
+        self.network = CudaGraphTraining(network, self.image.shape, version.dtype) if version.graphs else network
 
     def run(self) -> None:
         """Runs one step."""

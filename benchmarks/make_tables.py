@@ -110,7 +110,7 @@ def make_verdicts(_machine: str) -> str:
     rows = []
     for path in sorted((ROOT / "bundles").glob("*/results/engines.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        for name, row in result["engine_verdicts"]["engines"].items():
+        for name, row in result["engine_parity"]["engines"].items():
             bundle, how = path.parents[1].name.removesuffix("_segmentation"), result["measured"][name]
             verdict = "accepted" if row["accepted"] else "refused"
             numbers = [

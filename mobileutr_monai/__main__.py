@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from mobileutr_monai.choices import ENGINES, SUFFIXES
+    from mobileutr_monai.core.choices import ENGINES, SUFFIXES
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -181,17 +181,17 @@ _fraction = _number(float, lambda value: 0 <= value < 1, "in [0, 1)")
 def _predict(options: argparse.Namespace) -> int:
     if options.bundle.suffix == ".onnx":
         return _predict_with_onnx(options)
-    from mobileutr_monai.folders import check_folders, require_configs
+    from mobileutr_monai.core.folders import check_folders, require_configs
 
     # What can be told before MONAI is imported.
     require_configs(options.bundle)
     check_folders(options.folder, options.output)
     _require_file(options.weights, "weights")
     if options.workers != 0:
-        from mobileutr_monai.fork_server import start_fork_server
+        from mobileutr_monai.core.fork_server import start_fork_server
 
         start_fork_server()  # before MONAI is imported here, so that it is imported in both at once
-    from mobileutr_monai.inference.bundle import run_bundle
+    from mobileutr_monai.bundle.running import run_bundle
 
     overrides: dict[str, object] = {
         "overlays": not options.no_overlays,
@@ -215,7 +215,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_with_onnx(options: argparse.Namespace) -> int:
-    from mobileutr_monai.onnx_folder import segment_folder
+    from mobileutr_monai.inference.predict_onnx import segment_folder
 
     own = {"bundle", "folder", "output", "verb", "no_overlays", "dry_run"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
@@ -225,8 +225,8 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mobileutr_monai.choices import check_export
-    from mobileutr_monai.folders import require_configs
+    from mobileutr_monai.core.choices import check_export
+    from mobileutr_monai.core.folders import require_configs
 
     require_configs(options.bundle)
     check_export(options.format, options.output, options.raw)
@@ -243,7 +243,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mobileutr_monai.data.check import ERROR, check_folder
+    from mobileutr_monai.datasets.check import ERROR, check_folder
 
     report = check_folder(
         options.folder,
@@ -260,10 +260,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _split(options: argparse.Namespace) -> int:
     _keep_existing(options.output, options.overwrite)
-    from mobileutr_monai.data.check import guess_masks
-    from mobileutr_monai.data.layout import find_layout
-    from mobileutr_monai.data.masks import parse_coding
-    from mobileutr_monai.data.split import make_datalist
+    from mobileutr_monai.datasets.check import guess_masks
+    from mobileutr_monai.datasets.layout import find_layout
+    from mobileutr_monai.datasets.masks import parse_coding
+    from mobileutr_monai.datasets.split import make_datalist
 
     if options.folds and options.validation is not None:
         raise ValueError("--folds and --validation exclude each other; each fold is validated on in its turn")
@@ -290,14 +290,14 @@ def _split(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from mobileutr_monai.folders import overlay_path
+    from mobileutr_monai.core.folders import overlay_path
 
     official = options.preprocessing == "official"
     for path in (options.output, overlay_path(options.output)) if official else (options.output,):
         if options.checkpoint.resolve() != path.resolve():  # which has an error of its own
             _keep_existing(path, options.overwrite)
     _require_file(options.checkpoint, "checkpoint")
-    from mobileutr_monai.inference.official import convert_checkpoint
+    from mobileutr_monai.bundle.convert import convert_checkpoint
 
     shape = convert_checkpoint(options.checkpoint, options.output, official)
     print(f"{options.output}: {shape}")
@@ -311,10 +311,10 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _new_bundle(options: argparse.Namespace) -> int:
-    from mobileutr_monai.folders import require_configs
+    from mobileutr_monai.core.folders import require_configs
 
     require_configs(options.parent)
-    from mobileutr_monai.inference.new_bundle import make_bundle
+    from mobileutr_monai.bundle.new_bundle import make_bundle
 
     labels = [label.strip() for label in options.labels.split(",")]
     pretrained = options.weights == "parent"

@@ -36,8 +36,8 @@ from monai.bundle import ConfigParser
 from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
-from mobileutr_monai.inference import QualityCheck
-from mobileutr_monai.inference.report import Measurement, measure_labels
+from mobileutr_monai.inference.measure import Measurement, measure_labels
+from mobileutr_monai.inference.quality import QualityCheck
 
 Items = list[dict[str, Any]]
 

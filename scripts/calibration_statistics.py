@@ -100,8 +100,8 @@ def fit_label(cases: list[Case], sizes: Sequence[float], unit: str) -> dict[str,
     return {
         "raw": knots_raw,
         "dice": knots_dice,
-        "lowest_confidence": choose_threshold(predict_apart(raw, dice), dice),
-        "most_pieces": int(np.quantile(pieces, PIECES_SHARE, method="higher")),
+        "min_confidence": choose_threshold(predict_apart(raw, dice), dice),
+        "max_components": int(np.quantile(pieces, PIECES_SHARE, method="higher")),
         "size_range": [round(float(np.quantile(sizes, q)), 3) for q in SIZE_QUANTILES],
         "size_unit": unit,
     }

@@ -2,7 +2,7 @@
 
 An engine is accepted if at most 0.1 % of the pixels of all cases differ, at the images' own size, and if the mean Dice
 over cases and labels changes by under 0.002. One that is not accepted is refused by the runner for this bundle. Writes
-``results/engines.json`` and the id ``engine_verdicts`` of ``configs/inference.json``, as ``render_bundles.py`` does.
+``results/engines.json`` and the id ``engine_parity`` of ``configs/inference.json``, as ``render_bundles.py`` does.
 
 Example::
 
@@ -26,14 +26,14 @@ from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
 from mobileutr_monai.export.formats import require
-from mobileutr_monai.inference.engine_choice import (
+from mobileutr_monai.inference.batch.runner import hash_file
+from mobileutr_monai.inference.engines.choice import (
     DEFAULT_ENGINE,
     LARGEST_DICE_CHANGE,
-    LARGEST_PERCENT,
+    MAX_MISMATCH_PERCENT,
     find_versions,
 )
-from mobileutr_monai.inference.engines import ENGINES, start_engine
-from mobileutr_monai.inference.runner import hash_file
+from mobileutr_monai.inference.engines.table import ENGINES, start_engine
 
 
 def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -72,7 +72,7 @@ def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[s
         percent = 100 * differing[name] / pixels
         change = float(np.mean(dice[name]) - np.mean(dice[DEFAULT_ENGINE]))
         verdicts[name] = {
-            "accepted": percent <= LARGEST_PERCENT and abs(change) < LARGEST_DICE_CHANGE,
+            "accepted": percent <= MAX_MISMATCH_PERCENT and abs(change) < LARGEST_DICE_CHANGE,
             "percent_differing": round(percent, 5),
             "percent_differing_worst_case": round(worst[name], 5),
             "dice_change": round(change, 6),
@@ -88,7 +88,7 @@ def read_earlier(path: Path, subject: dict[str, Any], cases: dict[str, str]) -> 
     if not path.is_file():
         return {}, {}
     results = json.loads(path.read_text(encoding="utf-8"))
-    known: dict[str, Any] = results["engine_verdicts"]
+    known: dict[str, Any] = results["engine_parity"]
     same = all(known[key] == value for key, value in subject.items())
     if not same or any(results.get(key) != value for key, value in cases.items()):
         return {}, {}
@@ -144,16 +144,16 @@ def main() -> None:
     measured |= dict.fromkeys(compared, how)
     verdicts = {**subject, "engines": {name: engines[name] for name in names if name in engines}}
     results = {
-        "engine_verdicts": verdicts,
+        "engine_parity": verdicts,
         **cases,
-        "limits": {"percent_differing": LARGEST_PERCENT, "dice_change": LARGEST_DICE_CHANGE},
+        "limits": {"percent_differing": MAX_MISMATCH_PERCENT, "dice_change": LARGEST_DICE_CHANGE},
         "measured": {name: measured[name] for name in names if name in engines},
     }
     text = json.dumps(results, indent=1) + "\n"
     output.parent.mkdir(exist_ok=True)  # a bundle of one's own has no results yet
     output.write_text(text, encoding="utf-8")
     config = arguments.bundle / "configs" / "inference.json"
-    content = json.loads(config.read_text(encoding="utf-8")) | {"engine_verdicts": verdicts}
+    content = json.loads(config.read_text(encoding="utf-8")) | {"engine_parity": verdicts}
     config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     print(text)
 

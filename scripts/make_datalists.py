@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.data.datalist import pair_cases, read_names, relative_case
-from mobileutr_monai.data.duplicates import find_near_duplicates, group_pairs
-from mobileutr_monai.data.split import split_groups
+from mobileutr_monai.datasets.datalist import pair_cases, read_names, relative_case
+from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
+from mobileutr_monai.datasets.split import split_groups
 
 SEED = 0
 NORMAL_TESTING = 40

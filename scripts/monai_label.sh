@@ -49,4 +49,4 @@ case $studies in
 *) studies=$caller/$studies ;;
 esac
 install_monai_label
-exec .venv-label/bin/python -m mobileutr_monai.label "$bundle" "$studies" "$@"
+exec .venv-label/bin/python -m mobileutr_monai.monai_label "$bundle" "$studies" "$@"

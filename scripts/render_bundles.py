@@ -3,7 +3,7 @@
 Layers, later ones win, by MONAI's own merge (``--config_file "['a','b']"``): workflow, family, bundle. In family and
 bundle files the sections ``common``, ``train``, ``inference`` say which configs they go to, those named like an overlay
 go to it; a nested id such as ``train#trainer#max_epochs`` replaces one value. The ids ``calibration`` and
-``engine_verdicts`` come from ``results/calibration.json`` and ``results/engines.json``.
+``engine_parity`` come from ``results/calibration.json`` and ``results/engines.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from monai.bundle.utils import merge_kv
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 WORKFLOWS = {"train": ("common", "train"), "inference": ("common", "inference")}
-RESULTS = (("calibration", "calibration"), ("engines", "engine_verdicts"))
+RESULTS = (("calibration", "calibration"), ("engines", "engine_parity"))
 """Files in ``results`` that scripts write, and their ids."""
 OVERLAYS = ("evaluate", "paper_recipe", "gpu_train", "multi_gpu_train", "multi_gpu_evaluate")
 
@@ -48,7 +48,7 @@ def render_bundle(bundle: Path) -> dict[Path, str]:
         if name == "inference":
             layers += [
                 _read_result(bundle, "calibration", "calibration"),
-                _read_result(bundle, "engines", "engine_verdicts"),
+                _read_result(bundle, "engines", "engine_parity"),
             ]
         rendered[bundle / "configs" / f"{name}.json"] = render_config(layers)
     for name in OVERLAYS:  # merged by MONAI when they are used, so their nested ids and top-level "+" stay as they are

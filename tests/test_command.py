@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from mobileutr_monai.data.datalist import load_datalist
+from mobileutr_monai.datasets.datalist import load_datalist
 
 
 @pytest.mark.parametrize(

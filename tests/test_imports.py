@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,20 +16,23 @@ import mobileutr_monai
 PACKAGE = Path(mobileutr_monai.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
-# Part of the package -> the other parts that it may import. The four at the bottom meet in the bundles' configs only.
-LOWER = {"data", "handlers", "networks", "transforms"}
+# Part of the package -> the other parts that it may import: those of the floors below, and the exceptions named here.
+GROUND = {"networks", "transforms", "handlers", "readers", "datasets"}
+"""They meet in the bundles' configs only."""
+MIDDLE = {"inference", "export", "bundle"}
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "choices": set(),
-    "folders": set(),
-    "fork_server": set(),
-    "onnx_folder": {"data", "folders"},
-    **{part: set() for part in LOWER},
-    "inference": {"folders", "fork_server", "export", *LOWER},
-    "export": {"choices", "folders", *LOWER},
-    "label": {"inference", *LOWER},
-    "__main__": {"choices", "folders", "fork_server", "onnx_folder", "inference", "export", *LOWER},
+    "core": set(),
+    **{part: {"core"} for part in GROUND},
+    # A mask is a file like an image: its pixels are read by the same functions.
+    "datasets": {"core", "readers"},
+    **{part: {"core", *GROUND} for part in MIDDLE},
+    # The engines run the ONNX files that an export writes, and write them into their cache.
+    "inference": {"core", "export", *GROUND},
+    "monai_label": {"core", *GROUND, *MIDDLE},
+    "__main__": {"core", *GROUND, *MIDDLE},
 }
+MOST_MODULES = 12
 OUTSIDE = {"scripts", "tests", "benchmarks", "bundles"}
 HEAVY = {"torch", "monai", "ignite", "numpy", "scipy", "PIL", "nibabel", "pydicom"}
 
@@ -60,7 +64,7 @@ def imports_of(module: str) -> list[list[str]]:
         ("from torch import nn, optim", ["torch.nn", "torch.optim"]),
         ("from . import blocks", ["mobileutr_monai.networks.blocks"]),
         ("from .blocks import Head", ["mobileutr_monai.networks.blocks.Head"]),
-        ("from ..data import split", ["mobileutr_monai.data.split"]),
+        ("from ..datasets import split", ["mobileutr_monai.datasets.split"]),
         ("def f():\n    import ignite", ["ignite"]),
     ],
 )
@@ -74,6 +78,16 @@ def test_a_part_imports_only_what_it_may(module: str) -> None:
     assert part in MAY_IMPORT, f"say in MAY_IMPORT what {part} may import"
     parts = {name[1] for name in imports_of(module) if name[0] == "mobileutr_monai" and len(name) > 1}
     assert parts - {part} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) == "core"])
+def test_core_imports_the_standard_library_alone(module: str) -> None:
+    assert {name[0] for name in imports_of(module)} <= sys.stdlib_module_names | {"mobileutr_monai"}
+
+
+def test_no_folder_has_more_modules_than_one_can_take_in() -> None:
+    counts = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
+    assert not {str(folder): number for folder, number in counts.items() if number > MOST_MODULES}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) != "handlers"])
@@ -99,7 +113,7 @@ def test_nothing_heavy_is_loaded_by(statement: str) -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["onnx_folder", "data.check", "data.split"])
+@pytest.mark.parametrize("module", ["inference.predict_onnx", "datasets.check", "datasets.split"])
 def test_a_folder_is_checked_and_an_onnx_file_run_without_torch_and_monai(module: str) -> None:
     script = f"import sys; import mobileutr_monai.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

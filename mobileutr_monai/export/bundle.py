@@ -19,19 +19,19 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import zoom
 
-from mobileutr_monai.choices import check_export
-from mobileutr_monai.data.pictures import to_mode
-from mobileutr_monai.data.words import counted
+from mobileutr_monai.core.choices import check_export
+from mobileutr_monai.core.folders import require_configs
+from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
-from mobileutr_monai.export.raw import RawSegmenter, check_preprocessing
-from mobileutr_monai.folders import require_configs
 from mobileutr_monai.networks import fold_network, load_weights
+from mobileutr_monai.readers.pillow_io import to_mode
 
-__all__ = ["LARGEST_PERCENT", "Exported", "export_bundle"]
+__all__ = ["MAX_MISMATCH_PERCENT", "Exported", "export_bundle"]
 
 logger = logging.getLogger(__name__)
 
-LARGEST_PERCENT = 0.1
+MAX_MISMATCH_PERCENT = 0.1
 """Percent of a label map's pixels, over all compared images, that an export may label otherwise than the bundle."""
 
 NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
@@ -97,7 +97,7 @@ def export_bundle(
             raise ValueError(f"{file_format} does not keep what it was told of the bundle; report this as a fault")
         samples = _find_samples(bundle)
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
-        logger.warning("comparing it with the bundle on %s", counted(len(paths), "image"))
+        logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
         compared = (_compare_raw if raw else _compare)(paths, segmenter, run)
         content = {
             "notice": NOTICE,
@@ -107,15 +107,15 @@ def export_bundle(
             "sha256": {part.name: _hash(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
             "images": [path.name for path in samples]
-            or f"{counted(len(paths), 'seeded one')}: the bundle ships no samples",
+            or f"{pluralize(len(paths), 'seeded one')}: the bundle ships no samples",
             **compared,
-            "limit_percent": LARGEST_PERCENT,
+            "limit_percent": MAX_MISMATCH_PERCENT,
             "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", *kind.packages)},
         }
-        if compared["percent_differing"] > LARGEST_PERCENT:
+        if compared["percent_differing"] > MAX_MISMATCH_PERCENT:
             raise ValueError(
                 f"the exported file labels {compared['percent_differing']} % of the pixels otherwise than the bundle "
-                f"(at most {LARGEST_PERCENT} %); nothing was written"
+                f"(at most {MAX_MISMATCH_PERCENT} %); nothing was written"
             )
         report = output.with_name(f"{output.name}.parity.json")
         made_report = Path(folder) / report.name
@@ -176,7 +176,7 @@ def _write_raw(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str
     dims = {0: torch.export.Dim("rows", min=2, max=2**16), 1: torch.export.Dim("columns", min=2, max=2**16)}
     with quiet():
         program = torch.onnx.export(
-            RawSegmenter(network, size, segmenter.threshold).eval(),
+            EndToEndModel(network, size, segmenter.threshold).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(dims,),

@@ -3,7 +3,7 @@
 from mobileutr_monai.handlers.checkpoint import TrainingCheckpoint
 from mobileutr_monai.handlers.finite_gradients import FiniteGradients
 from mobileutr_monai.handlers.log import EpochLog, ProgressBar
-from mobileutr_monai.handlers.overlap import Precision, Recall
+from mobileutr_monai.handlers.precision_recall import Precision, Recall
 from mobileutr_monai.handlers.seed import EpochSeed
 from mobileutr_monai.handlers.weight_average import WeightAverage
 

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from torch import nn
 
-from mobileutr_monai.handlers.process import is_main_process
+from mobileutr_monai.handlers.distributed import is_main_process
 
 __all__ = ["TrainingCheckpoint"]
 

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from mobileutr_monai.handlers.process import is_main_process
+from mobileutr_monai.handlers.distributed import is_main_process
 
 __all__ = ["EpochLog", "ProgressBar"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mobileutr_monai.inference.report import Measurement
+from mobileutr_monai.inference.measure import Measurement
 
 __all__ = ["Flag", "LabelQuality", "QualityCheck"]
 
@@ -37,16 +37,16 @@ class LabelQuality:
 
     Attributes:
         raw, dice: knots of the line from the network's own estimate to the Dice to expect; constant outside of them.
-        lowest_confidence: a lower one is flagged.
-        most_pieces: more components are flagged.
+        min_confidence: a lower one is flagged.
+        max_components: more components are flagged.
         size_range: smallest and largest size that is not flagged.
         size_unit: ``percent`` of the image, or ``ml``, which is checked only where the file says how large a voxel is.
     """
 
     raw: Sequence[float]
     dice: Sequence[float]
-    lowest_confidence: float
-    most_pieces: int
+    min_confidence: float
+    max_components: int
     size_range: Sequence[float]
     size_unit: str
 
@@ -75,9 +75,9 @@ class QualityCheck:
         calibration: ``weights_sha256`` and ``settings`` that it was fitted with and ``labels``, index -> what
             ``LabelQuality`` takes; empty for a bundle without one.
         settings: that the results are made with.
-        largest_jump: change of the area from one frame of a cine to the next that is not flagged, as a share of the
+        max_area_change: change of the area from one frame of a cine to the next that is not flagged, as a share of the
             median area over the frames that have the label.
-        most_outside: percent of a label outside of the regions of tissue that an ultrasound states that are not
+        max_outside_percent: percent of a label outside of the regions of tissue that an ultrasound states that are not
             flagged: a mask may reach over their border by a pixel. It is not cut off there, since regions are stated
             wrongly at times.
 
@@ -90,15 +90,15 @@ class QualityCheck:
         self,
         calibration: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
-        largest_jump: float = 0.5,
-        most_outside: float = 1.0,
+        max_area_change: float = 0.5,
+        max_outside_percent: float = 1.0,
     ) -> None:
-        if not 0 <= most_outside <= 100:
-            raise ValueError(f"most_outside must be from 0 to 100 percent, got {most_outside}")
-        if largest_jump <= 0:
-            raise ValueError(f"largest_jump must be more than 0, got {largest_jump}")
+        if not 0 <= max_outside_percent <= 100:
+            raise ValueError(f"max_outside_percent must be from 0 to 100 percent, got {max_outside_percent}")
+        if max_area_change <= 0:
+            raise ValueError(f"max_area_change must be more than 0, got {max_area_change}")
         self.calibration, self.settings = dict(calibration or {}), dict(settings or {})
-        self.largest_jump, self.most_outside = largest_jump, most_outside
+        self.max_area_change, self.max_outside_percent = max_area_change, max_outside_percent
         self.labels = {int(i): LabelQuality(**values) for i, values in self.calibration.get("labels", {}).items()}
 
     def for_weights(self, sha256: str) -> QualityCheck:
@@ -107,7 +107,7 @@ class QualityCheck:
         if problem is None:
             return self
         logger.warning("confidence stays empty: %s; fit it with scripts/calibrate_bundle.py", problem)
-        return QualityCheck({}, self.settings, self.largest_jump, self.most_outside)
+        return QualityCheck({}, self.settings, self.max_area_change, self.max_outside_percent)
 
     def assess(
         self, index: int, raw: float | None, measurement: Measurement, frame_pixels: Sequence[int] | None = None
@@ -125,14 +125,14 @@ class QualityCheck:
         fitted = self.labels.get(index)
         confidence = None if fitted is None else fitted.calibrate(0.0 if raw is None else raw)
         raised = {
-            Flag.OUTSIDE: (measurement.outside_percent or 0.0) > self.most_outside,
+            Flag.OUTSIDE: (measurement.outside_percent or 0.0) > self.max_outside_percent,
             Flag.JUMPS: frame_pixels is not None and self._jumps(frame_pixels),
         }
         if fitted is not None and confidence is not None:
             size = _measure_size(measurement, fitted.size_unit, frame_pixels)
             raised |= {
-                Flag.LOW_CONFIDENCE: confidence < fitted.lowest_confidence,
-                Flag.PIECES: (measurement.components or 0) > fitted.most_pieces,
+                Flag.LOW_CONFIDENCE: confidence < fitted.min_confidence,
+                Flag.PIECES: (measurement.components or 0) > fitted.max_components,
                 Flag.SIZE: size is not None and not fitted.size_range[0] <= size <= fitted.size_range[1],
             }
         return confidence, [flag.value for flag in Flag if raised.get(flag)]
@@ -151,7 +151,7 @@ class QualityCheck:
 
     def _jumps(self, frame_pixels: Sequence[int]) -> bool:
         pixels = np.asarray(frame_pixels, dtype=float)
-        return bool((np.abs(np.diff(pixels)) > self.largest_jump * np.median(pixels[pixels > 0])).any())
+        return bool((np.abs(np.diff(pixels)) > self.max_area_change * np.median(pixels[pixels > 0])).any())
 
 
 def _measure_size(measurement: Measurement, unit: str, frame_pixels: Sequence[int] | None) -> float | None:

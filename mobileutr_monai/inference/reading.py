@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from monai.utils import ImageMetaKey, convert_to_tensor
 
-from mobileutr_monai.data.dicom import DicomReader
-from mobileutr_monai.data.words import counted
+from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.readers.dicom.reader import DicomReader
 
 __all__ = ["CaseReader", "check_image"]
 
@@ -70,7 +70,7 @@ def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
     shape = tuple(image.shape)
     if (shape[0], len(shape) - 1) != (channels, spatial_dims):
         raise ValueError(
-            f"has {counted(shape[0], 'channel')} and {counted(len(shape) - 1, 'dimension')}, "
+            f"has {pluralize(shape[0], 'channel')} and {pluralize(len(shape) - 1, 'dimension')}, "
             f"the network takes {channels} and {spatial_dims}"
         )
     # By NumPy, which takes a tenth of torch's time.

@@ -13,10 +13,10 @@ from monai.inferers import Inferer
 from monai.transforms import Compose, SaveImaged
 from monai.utils import convert_to_tensor
 
-from mobileutr_monai.data.dicom import DicomReader
-from mobileutr_monai.inference.engines import Predictor
+from mobileutr_monai.inference.engines.table import Predictor
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.networks import MobileUtr
+from mobileutr_monai.readers.dicom.reader import DicomReader
 
 __all__ = ["Segmenter"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["TrainingGraph", "require_gpu"]
+__all__ = ["CudaGraphTraining", "require_gpu"]
 
 
 def require_gpu(device: torch.device | str) -> None:
@@ -21,7 +21,7 @@ def require_gpu(device: torch.device | str) -> None:
         raise ValueError(f"CUDA graphs need a GPU, but device is {device}; train without gpu_train.json")
 
 
-class TrainingGraph(nn.Module):
+class CudaGraphTraining(nn.Module):
     """A network's forward and backward pass on a GPU as a CUDA graph each, which a trainer calls in its place.
 
     It takes batches of one shape and precision in training; in evaluation the network computes as ever. Weights and

@@ -1,6 +1,6 @@
 """Transforms that MONAI lacks."""
 
-from mobileutr_monai.transforms.batch import BatchAugmentation
+from mobileutr_monai.transforms.batch_augmentation import BatchAugmentation
 from mobileutr_monai.transforms.label_map import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
 from mobileutr_monai.transforms.region import CropToRegiond
 from mobileutr_monai.transforms.spacing import ResampleToSpacingd

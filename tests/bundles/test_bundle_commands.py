@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigWorkflow, load
 from PIL import Image
 
-from mobileutr_monai.data.datalist import load_datalist
+from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.networks import MobileUtr
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobileutr_monai.choices import SUFFIXES
+from mobileutr_monai.core.choices import SUFFIXES
 from mobileutr_monai.export import bundle as export
 from mobileutr_monai.export.bundle import Exported, export_bundle
 from mobileutr_monai.export.formats import FORMATS

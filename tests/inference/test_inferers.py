@@ -7,7 +7,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from mobileutr_monai.inference import AutocastInferer, inferers
+from mobileutr_monai.inference import inferers
+from mobileutr_monai.inference.inferers import AutocastInferer
 
 
 class Recorder(nn.Module):

@@ -15,9 +15,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from mobileutr_monai.inference import QualityCheck, segmenter
-from mobileutr_monai.inference.new_bundle import make_bundle
-from mobileutr_monai.inference.report import Measurement
+from mobileutr_monai.bundle.new_bundle import make_bundle
+from mobileutr_monai.inference import segmenter
+from mobileutr_monai.inference.measure import Measurement
+from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.networks import load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,8 +28,8 @@ SETTINGS = {"image_size": [256, 256], "threshold": 0.5}
 LABEL = {
     "raw": [0.0, 0.5, 0.9],
     "dice": [0.0, 0.6, 0.9],
-    "lowest_confidence": 0.7,
-    "most_pieces": 2,
+    "min_confidence": 0.7,
+    "max_components": 2,
     "size_range": [1.0, 40.0],
     "size_unit": "percent",
 }

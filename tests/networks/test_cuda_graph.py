@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobileutr_monai.inference.engines import ENGINES, start_engine
-from mobileutr_monai.networks import MobileUtr, TrainingGraph
+from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.networks import CudaGraphTraining, MobileUtr
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SHAPE = (4, 3, 64, 64)
@@ -23,7 +23,7 @@ def network() -> MobileUtr:
 
 def test_training_needs_a_gpu(network):
     with pytest.raises(ValueError, match=r"need a GPU, but device is cpu; train without gpu_train"):
-        TrainingGraph(network, SHAPE)
+        CudaGraphTraining(network, SHAPE)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_training_makes_the_steps_of_the_network_itself(network, exact):
     eager = copy.deepcopy(network).cuda()
     graphed = copy.deepcopy(network).cuda()
     expected = train(eager, eager)
-    assert train(graphed, TrainingGraph(graphed, SHAPE)) == pytest.approx(expected, rel=1e-4)
+    assert train(graphed, CudaGraphTraining(graphed, SHAPE)) == pytest.approx(expected, rel=1e-4)
     for name, value in graphed.state_dict().items():
         torch.testing.assert_close(value, eager.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
     images[0] = images[0][:2]  # another shape, as in validation: computed by the network itself

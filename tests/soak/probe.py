@@ -95,7 +95,7 @@ def load_readers() -> dict[int, Any]:
 
 def read_all(folder: Path, reader: Any) -> str:
     """Reads every case of a folder as the runner does; returns what became of the last one."""
-    from mobileutr_monai.data.cases import InputKind, find_cases
+    from mobileutr_monai.readers.cases import InputKind, find_cases
 
     found = find_cases(folder)
     said = [f"unused: {file.reason}: {file.detail}" for file in found.unused]

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from mobileutr_monai.inference.dicom_derived import CREATION_DATES
-from mobileutr_monai.inference.report import Reason
+from mobileutr_monai.inference.measure import Reason
+from mobileutr_monai.inference.outputs.dicom.provenance import CREATION_DATES
 from tests.soak.corpus import make_file
 from tests.soak.fuzz import NOT_THE_FILES, Tally, check_row
 from tests.soak.kills import DATES, compare

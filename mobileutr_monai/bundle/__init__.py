@@ -1,0 +1,1 @@
+"""Running a bundle, making a new one, and converting the authors' checkpoints."""

@@ -1,0 +1,33 @@
+"""Writing files atomically: a file is whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+__all__ = ["temporary_path", "write_atomic", "write_text"]
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file under another name, forces it to the disk, and gives it its name."""
+    temporary = temporary_path(path)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns the name that a file has while it is written; one that is left was being written by a killed run."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, whole or not at all."""
+    write_atomic(path, lambda file: file.write(text.encode()))

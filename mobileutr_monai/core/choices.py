@@ -1,0 +1,36 @@
+"""What the command's options take, as data alone: a wrong one is told before torch and MONAI are imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["ENGINES", "SUFFIXES", "check_export"]
+
+ENGINES = (
+    "auto",
+    "torch",
+    "torch-folded",
+    "torch-compiled",
+    "torch-bf16",
+    "torch-fp16",
+    "onnxruntime",
+    "openvino",
+    "openvino-bf16",
+)
+"""Names for ``--engine``: ``auto``, and the keys of ``inference.engines.table.ENGINES``."""
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
+"""Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""
+
+
+def check_export(file_format: str, output: Path, raw: bool) -> None:
+    """Checks that a file's name and ``--raw`` go with a format.
+
+    Raises:
+        ValueError: they do not.
+    """
+    suffix = SUFFIXES[file_format]
+    if output.suffix != suffix:
+        raise ValueError(f"--output must end in {suffix} for {file_format}, got {output}")
+    if raw and file_format != "onnx":
+        raise ValueError(f"--raw is for --format onnx, not {file_format}; leave it out")

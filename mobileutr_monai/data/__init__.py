@@ -1,1 +1,0 @@
-"""What is read from disk: images, masks, lists of cases."""

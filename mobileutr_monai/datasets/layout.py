@@ -1,0 +1,142 @@
+"""Which mask belongs to which image, from the names of files and folders.
+
+- ``images/NAME.EXT`` with ``masks/<class>/NAME.EXT`` (one folder a class) or ``masks/NAME.EXT``;
+- ``NAME.EXT`` with ``NAME_mask.EXT`` beside it, in the folder or in its subfolders (one a diagnosis, as in BUSI).
+
+A mask may be called NAME, NAME_mask, NAME_segmentation, NAME_seg, NAME_label or NAME_gt, with a number behind for
+further parts of it: NAME_mask_1, NAME_mask_2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mobileutr_monai.core.suffixes import IMAGE_SUFFIXES
+
+__all__ = ["Layout", "find_layout"]
+
+_MASK_NAME = re.compile(r"(.+?)[ _-](?:mask|segmentation|seg|label|gt)(?:[ _-]?\d+)?", re.IGNORECASE)
+
+
+@dataclass
+class Layout:
+    """The images of a folder and their masks.
+
+    Args:
+        mask_folders: what to call the place of the masks, one a class.
+        files: how several mask files of a case go together, see ``MaskCoding``.
+        images: name -> image.
+        masks: for each class, name -> files of its mask.
+        diagnosis: name -> folder that the image lies in, where the folders are classes of images.
+        orphans: for each class, masks that have no image.
+        same_name: pairs of files that have the same name but for the suffix.
+        left_out: files that are no images, or lie too deep.
+    """
+
+    mask_folders: list[Path]
+    files: str
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: list[dict[str, list[Path]]] = field(default_factory=list)
+    diagnosis: dict[str, str] = field(default_factory=dict)
+    orphans: list[list[Path]] = field(default_factory=list)
+    same_name: list[tuple[Path, Path]] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
+
+    def without_mask(self, index: int) -> list[str]:
+        """Returns the names of the images that have no mask of a class."""
+        return sorted(self.images.keys() - self.masks[index].keys())
+
+    def mask_files(self, name: str) -> list[Path]:
+        """Returns the mask files of an image, in order of the classes."""
+        return [path for masks in self.masks for path in masks.get(name, [])]
+
+
+def find_layout(root: Path) -> Layout:
+    """Pairs the images of a folder with their masks, as far as they go together; hidden files and folders are left out.
+
+    Raises:
+        FileNotFoundError: the folder has neither ``images/`` and ``masks/`` nor masks beside their images.
+        ValueError: masks lie both in ``masks/`` and in folders of it.
+    """
+    layout = _find_in_folders(root) if (root / "images").is_dir() else _find_beside(root)
+    if layout is None:
+        raise FileNotFoundError(
+            f"{root} has no images/ with masks/0/ (or masks/) beside it, nor NAME_mask.png beside NAME.png; "
+            "docs/own_data.md shows the layouts"
+        )
+    return layout
+
+
+def _find_in_folders(root: Path) -> Layout | None:
+    masks = root / "masks"
+    classes = sorted((p for p in masks.glob("[!.]*") if p.is_dir()), key=_class_order)
+    direct = any(_is_image(path) for path in masks.glob("[!.]*"))
+    if direct and classes:
+        raise ValueError(f"{masks} has masks and folders; put the masks into a folder of their class, such as masks/0/")
+    layout = Layout(mask_folders=classes or [masks], files="folder")
+    layout.images = _take_images(layout, root / "images")
+    if not layout.images or not (classes or direct):
+        return None
+    for folder in layout.mask_folders:
+        _take_masks(layout, _take_images(layout, folder))
+    return layout
+
+
+def _find_beside(root: Path) -> Layout | None:
+    layout = Layout(mask_folders=[root], files="merge")
+    found = _take_images(layout, root, deep=True)
+    layout.images = {name: path for name, path in found.items() if not _MASK_NAME.fullmatch(name)}
+    _take_masks(layout, {name: path for name, path in found.items() if name not in layout.images})
+    if not layout.masks[0]:
+        return None
+    if any("/" in name for name in layout.images):
+        layout.diagnosis = {name: name.rpartition("/")[0] for name in layout.images}
+    return layout
+
+
+def _take_images(layout: Layout, folder: Path, deep: bool = False) -> dict[str, Path]:
+    """Returns name -> image of a folder, with its subfolders if ``deep``, and notes what else there is."""
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if not _is_image(path) or ("/" in name and not deep):
+            layout.left_out.append(path)
+        elif name in found:
+            layout.same_name.append((found[name], path))
+        else:
+            found[name] = path
+    return found
+
+
+def _take_masks(layout: Layout, found: dict[str, Path]) -> None:
+    """Adds the masks of one class."""
+    masks: dict[str, list[Path]] = {}
+    orphans = []
+    for name, path in found.items():
+        match = None if name in layout.images else _MASK_NAME.fullmatch(name)
+        image = match[1] if match else name
+        if image in layout.images:
+            masks.setdefault(image, []).append(path)
+        else:
+            orphans.append(path)
+    layout.masks.append(masks)
+    layout.orphans.append(orphans)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(folder)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _class_order(folder: Path) -> tuple[float, str]:
+    return (int(folder.name) if folder.name.isdecimal() else math.inf, folder.name)

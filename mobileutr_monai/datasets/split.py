@@ -1,0 +1,232 @@
+"""Seeded splits that keep what belongs together on one side and come out the same on every machine."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.datasets.datalist import pair_cases, relative_case
+from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
+from mobileutr_monai.datasets.layout import Layout, find_layout
+from mobileutr_monai.datasets.masks import MaskCoding
+
+__all__ = ["assign_folds", "hash_files", "make_datalist", "read_classes", "read_table", "split_groups"]
+
+CLASS_RULES = ("none", "folder", "prefix")
+"""What the class of an image may be read from, beside a CSV file."""
+
+
+def make_datalist(
+    root: Path,
+    shares: Mapping[str, float],
+    seed: int,
+    *,
+    folds: int = 0,
+    classes: str | Path = "",
+    groups: str | Path = "",
+    coding: MaskCoding | None = None,
+) -> dict[str, Any]:
+    """Splits the cases of a folder into a datalist; near-duplicates stay in one section.
+
+    Args:
+        shares: section -> share of the cases; the rest is ``training``.
+        folds: instead of sections, number the training cases by folds from 0; only ``testing`` is set aside.
+        classes: keep the shares of the classes: see ``read_classes``.
+        groups: CSV file with the columns ``image`` and ``group``: images of a group (a patient) stay together.
+        coding: what the masks' values stand for, written into the datalist.
+
+    Returns:
+        A datalist with paths relative to ``root``, and how it was made.
+
+    Raises:
+        ValueError: files are missing, in doubt or unreadable, or the shares leave nothing for training.
+    """
+    layout = find_layout(root)
+    cases = pair_cases(root, layout)
+    pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
+    class_of = read_classes(layout, classes)
+    links: list[Sequence] = list(pairs)
+    if groups:
+        members: dict[str, list[str]] = {}
+        for name, group in read_table(Path(groups), "group", layout).items():
+            members.setdefault(group, []).append(name)
+        links += [pair for names in members.values() for pair in pairwise(names)]
+    grouped = group_pairs(cases, links)
+
+    kept = f"{pluralize(len(pairs), 'pair')} of near-duplicates kept together"
+    datalist: dict[str, Any] = {"description": f"seed {seed}, {kept}"}
+    if groups:
+        datalist["description"] += f", {pluralize(len(members), 'group')} of {Path(groups).name} kept together"
+    if class_of:
+        rule = Path(classes).name if classes else "folder"
+        datalist["description"] += f", stratified by {rule} ({', '.join(sorted(set(class_of.values())))})"
+    if folds:
+        datalist["description"] += f", {folds} folds numbered from 0"
+    datalist["inputs_sha256"] = hash_files(root, cases.values())
+    if coding is not None:
+        datalist["mask_coding"] = coding.to_json()
+    sections = _split_strata(_make_strata(grouped, class_of), shares, seed)
+    for section, names in sections.items():
+        datalist[section] = [relative_case(cases[name], root) for name in names]
+    if folds:
+        in_training = set(sections["training"])
+        left = [group for group in grouped if group[0] in in_training]
+        fold_of = assign_folds(_make_strata(left, class_of), folds, seed)
+        for name, item in zip(sections["training"], datalist["training"], strict=True):
+            item["fold"] = fold_of[name]
+    return datalist
+
+
+def split_groups(
+    groups: Sequence[Sequence[str]], counts: Mapping[str, int], rest: str, seed: int
+) -> dict[str, list[str]]:
+    """Assigns whole groups of names to sections.
+
+    Groups are taken in the order of a hash of seed and first name, and fill the sections one after the other as long as
+    they fit, so that neither the order of the files nor the machine matters.
+
+    Args:
+        groups: names that must stay together.
+        counts: section -> number of names wanted; a section gets fewer when only larger groups are left.
+        rest: section of what remains.
+        seed: another seed gives another split.
+
+    Raises:
+        ValueError: the sections want all names or more.
+    """
+    total = sum(len(group) for group in groups)
+    if sum(counts.values()) >= total:
+        cases = pluralize(total, "case")
+        raise ValueError(f"cannot take {sum(counts.values())} of {cases} and leave some for {rest!r}; take fewer")
+    sections: dict[str, list[str]] = {name: [] for name in (*counts, rest)}
+    for group in sorted(groups, key=lambda g: _digest(seed, min(g))):
+        section = next((s for s, n in counts.items() if len(sections[s]) + len(group) <= n), rest)
+        sections[section] += group
+    return {section: sorted(names) for section, names in sections.items()}
+
+
+def assign_folds(strata: Mapping[str, Sequence[Sequence[str]]], folds: int, seed: int) -> dict[str, int]:
+    """Numbers names by folds from 0, whole groups together, each class as even as the groups allow.
+
+    Args:
+        strata: class -> groups of names.
+
+    Raises:
+        ValueError: there are fewer groups than folds.
+    """
+    total = sum(map(len, strata.values()))
+    if not 2 <= folds <= total:
+        some = f"take 2 to {total}" if total > 1 else "add others"
+        raise ValueError(f"cannot make {folds} folds of {pluralize(total, 'group')} of cases; {some}")
+    sizes = [0] * folds
+    fold_of: dict[str, int] = {}
+    for _, groups in sorted(strata.items()):
+        of_class = [0] * folds
+        for group in sorted(groups, key=lambda g: (-len(g), _digest(seed, min(g)))):
+            fold = min(range(folds), key=lambda f: (of_class[f], sizes[f], f))
+            of_class[fold] += len(group)
+            sizes[fold] += len(group)
+            fold_of |= dict.fromkeys(group, fold)
+    return fold_of
+
+
+def read_classes(layout: Layout, rule: str | Path = "") -> dict[str, str]:
+    """Returns name -> class of the image, or nothing where classes are not known.
+
+    Args:
+        rule: ``"folder"``: the folder that the image lies in; ``"prefix"``: the letters that its name begins with;
+            ``"none"``; or a CSV file with the columns ``image`` and ``class``. Empty: folders, where there are any.
+
+    Raises:
+        ValueError: the rule does not give each image a class.
+    """
+    if not rule:
+        return dict(layout.diagnosis)
+    if rule == "none":
+        return {}
+    if rule == "folder":
+        if not layout.diagnosis:
+            raise ValueError("the images are not in folders of their classes; give --classes prefix or a CSV file")
+        return dict(layout.diagnosis)
+    if rule == "prefix":
+        classes = {name: _prefix(path.stem) for name, path in layout.images.items()}
+        nameless = sorted(name for name, prefix in classes.items() if not prefix)
+        if nameless:
+            raise ValueError(f"{nameless[0]!r} does not begin with a letter, so its name has no class; give a CSV file")
+        return classes
+    return read_table(Path(rule), "class", layout)
+
+
+def read_table(path: Path, column: str, layout: Layout) -> dict[str, str]:
+    """Returns name -> value of a column, from a CSV file with a column ``image`` (names with or without suffix).
+
+    Raises:
+        ValueError: a column or an image is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path)!r} does not exist; give a CSV file with the columns image and {column}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"image", column} <= rows[0].keys():
+        raise ValueError(f"{path} must have the columns image and {column}, and a row an image")
+    values = {row["image"]: row[column] for row in rows if row[column]}
+    uses = Counter(image.stem for image in layout.images.values())
+    found = {}
+    for name, image in layout.images.items():
+        keys = [name, name + image.suffix] + [image.stem, image.name] * (uses[image.stem] == 1)
+        key = next((key for key in keys if key in values), None)
+        if key is not None:
+            found[name] = values[key]
+    missing = sorted(layout.images.keys() - found.keys())
+    if missing:
+        images = pluralize(len(missing), "image")
+        raise ValueError(f"{path} has no {column} for {images}, for example {missing[0]!r}; add the rows")
+    return found
+
+
+def hash_files(root: Path, cases: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the SHA-256 of all images and masks of cases, with their names, in the order of their names."""
+    paths = {
+        Path(path).relative_to(root).as_posix(): Path(path)
+        for case in cases
+        for path in (case["image"], *case["label"])
+    }
+    total = hashlib.sha256()
+    for name, path in sorted(paths.items()):
+        total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _make_strata(groups: Iterable[Sequence[str]], class_of: Mapping[str, str]) -> dict[str, list[Sequence[str]]]:
+    """Returns class -> groups; a group of several classes is of the most frequent one, the first by name if equal."""
+    strata: dict[str, list[Sequence[str]]] = {}
+    for group in groups:
+        counts = Counter(class_of.get(name, "") for name in group)
+        strata.setdefault(min(counts, key=lambda c: (-counts[c], c)), []).append(group)
+    return strata
+
+
+def _split_strata(
+    strata: Mapping[str, Sequence[Sequence[str]]], shares: Mapping[str, float], seed: int
+) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    for _, groups in sorted(strata.items()):
+        size = sum(map(len, groups))
+        counts = {section: round(share * size) for section, share in shares.items() if share}
+        for section, names in split_groups(groups, counts, "training", seed).items():
+            sections.setdefault(section, []).extend(names)
+    return {section: sorted(names) for section, names in sections.items()}
+
+
+def _prefix(stem: str) -> str:
+    return stem[: next((i for i, letter in enumerate(stem) if not letter.isalpha()), len(stem))]
+
+
+def _digest(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""A run over a folder: the runner, its worker processes and what they do with a case."""

@@ -1,0 +1,129 @@
+"""What touches the bytes of an input: reading a case and writing its results, callable in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.transforms.utils import reset_ops_id
+
+from mobileutr_monai.inference.measure import CaseError, Measurement, Reason, measure_labels
+from mobileutr_monai.inference.outputs.writers import CaseWriter, LargestFrame
+from mobileutr_monai.inference.reading import CaseReader
+from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
+from mobileutr_monai.readers.dicom.errors import DicomError
+
+__all__ = ["CaseWorker", "Written", "is_full_disk", "to_case_error"]
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Written(NamedTuple):
+    """What was written of a case.
+
+    Attributes:
+        output: the label map's file.
+        shape: of the label map.
+        detail: what the report says beside it.
+    """
+
+    output: Path
+    shape: tuple[int, ...]
+    measurements: list[Measurement]
+    detail: str
+
+
+@dataclass(frozen=True)
+class CaseWorker:
+    """Reads cases and writes their results. What is wrong with a case is returned, a full disk is raised.
+
+    Attributes:
+        labels: index -> name.
+    """
+
+    reader: CaseReader
+    writer: CaseWriter
+    labels: Mapping[int, str]
+
+    def read(self, case: InputCase) -> dict[str, Any] | CaseError:
+        """Returns the preprocessed image of a case."""
+        try:
+            data = self.reader.read(case.paths)
+        except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this case only
+            return to_case_error(Reason.UNREADABLE, error, case.paths[0])
+        return _from_any_process(data)
+
+    def read_frames(self, case: InputCase) -> Iterator[dict[str, Any] | CaseError]:
+        """Yields the preprocessed frames of a cine; what is wrong comes last."""
+        try:
+            for data in self.reader.read_frames(case.paths[0]):
+                yield _from_any_process(data)
+        except Exception as error:  # noqa: BLE001 - as above
+            yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
+
+    def write(self, case: InputCase, label: np.ndarray) -> Written | CaseError:
+        """Writes and measures the label map of anything but a cine.
+
+        Shape:
+            - label: (rows, columns) or (x, y, z).
+
+        Raises:
+            OSError: the disk is full.
+        """
+        try:
+            output, spacing = self.writer.write(case, label)
+            outside = mask_outside_tissue(case.paths[0]) if case.kind is InputKind.STILL else None
+            measurements = measure_labels(label, self.labels, spacing, outside)
+        except Exception as error:
+            if is_full_disk(error):
+                raise
+            return to_case_error(Reason.OUTPUT, error, case.paths[0])
+        return Written(output, label.shape, measurements, self.writer.why_no_overlay(case))
+
+    def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> CaseError | None:
+        """Draws what ``CaseWriter.draw_cine`` does, for which frames are decoded again.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        try:
+            self.writer.draw_cine(case, masks, largest)
+        except Exception as error:
+            if is_full_disk(error):
+                raise
+            return to_case_error(Reason.OUTPUT, error, case.paths[0])
+        return None
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether nothing more can be written, whatever the case."""
+    return isinstance(error, OSError) and error.errno in FULL_DISK
+
+
+def to_case_error(reason: Reason, error: BaseException, path: Path | None = None) -> CaseError:
+    """Returns the first cause of an error in one line; what DICOM says of itself is more precise than ``reason``.
+
+    Args:
+        path: of the file, which is left out of it: whoever is told knows which one it is.
+    """
+    while error.__cause__ is not None:  # MONAI wraps a transform's error in one about the transform
+        error = error.__cause__
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, DicomError):
+        return CaseError(error.reason.value, error.detail)
+    if isinstance(error, MemoryError) or "can't allocate memory" in detail:  # torch raises a RuntimeError
+        return CaseError(Reason.MEMORY.value, "it does not fit into the memory that a case may take")
+    if path is not None:
+        detail = detail.removeprefix(f"image {path} cannot be read: ").removeprefix(f"{path}: ")
+    return CaseError(reason.value, detail)
+
+
+def _from_any_process(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns the data so that another process may invert its transforms: MONAI tells them by their address."""
+    reset_ops_id(data)
+    return data

@@ -1,0 +1,299 @@
+"""Cases on their way: read by workers, through the network in batches, written by workers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
+from mobileutr_monai.inference.batch.workers import Fault, WorkerError, WorkerPool
+from mobileutr_monai.inference.measure import FLAG_SEPARATOR, CaseError, Reason, Row, measure_frames
+from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.segmenter import Segmenter
+from mobileutr_monai.inference.temporal import smooth_frames
+from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
+
+__all__ = ["Pipeline", "failed_row", "identify_input"]
+
+logger = logging.getLogger(__name__)
+
+CASES_AHEAD = 2
+"""How many images each worker may be ahead of the network, or behind it; of volumes it is one in all."""
+
+FAULTS = {Fault.CRASH: Reason.CRASH, Fault.TIME: Reason.TIME}
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+ReadCase = tuple[InputCase, dict[str, Any] | CaseError, float]
+
+
+class Pipeline:
+    """Segments cases one after the other, reading ahead and writing behind.
+
+    Args:
+        segmenter: the bundle's network and transforms.
+        worker: reads and writes; also the target of ``pool``.
+        pool: where its methods are called.
+        quality: gives results their confidence and flags.
+        batch_size: images that go through the network together.
+        temporal_sigma: frames over which the probabilities of a cine are averaged, see ``smooth_frames``.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        worker: CaseWorker,
+        pool: WorkerPool,
+        quality: QualityCheck,
+        batch_size: int,
+        temporal_sigma: float,
+    ) -> None:
+        self.segmenter, self.worker, self.pool, self.quality = segmenter, worker, pool, quality
+        self.labels, self.batch_size, self.temporal_sigma = worker.labels, batch_size, temporal_sigma
+
+    def segment(self, cases: Sequence[InputCase], input_ids: Mapping[str, str], workers: int) -> Iterator[list[Row]]:
+        """Yields the rows of each case, in the order in which they end.
+
+        Args:
+            input_ids: name of a case -> ``identify_input`` of it when the run began.
+
+        Raises:
+            OSError: the disk is full.
+            WorkerError: no process can be started.
+        """
+        ahead = self.batch_size + CASES_AHEAD * workers if self.segmenter.spatial_dims == 2 else 1
+        submit = self.pool.submit
+        singles = [case for case in cases if case.kind is not InputKind.CINE]
+        read = _map_ahead(submit, self._read, singles, ahead)
+        ended = _map_ahead(submit, _call_now, self._infer(read), ahead)
+        cines = (self._segment_cine(case) for case in cases if case.kind is InputKind.CINE)
+        for results in (ended, cines):
+            for case, rows in results:
+                rows = self._held_against(input_ids[case.name], case, rows)
+                if rows[0].status != "ok":  # part of it may be there
+                    self.worker.writer.clear(case)
+                yield rows
+
+    def _held_against(self, input_id: str, case: InputCase, rows: list[Row]) -> list[Row]:
+        """Returns the rows, or that of a failure if the input is no longer what it was when the run began."""
+        if identify_input(case) != input_id:
+            detail = "it changed or vanished during the run; run again when nothing writes to it"
+            rows = [failed_row(case, CaseError(Reason.CHANGED.value, detail), rows[0].seconds)]
+        for row in rows:
+            row.input_id = input_id
+        return rows
+
+    def _call(self, method: str, case: InputCase, *arguments: object) -> Any:
+        """Returns what a method of the worker returns, or why it did not come to its end."""
+        try:
+            return self.pool.call(method, case, *arguments)
+        except WorkerError as fault:
+            return _fault_error(fault)
+
+    def _read(self, case: InputCase) -> ReadCase:
+        started = time.perf_counter()
+        data = self._call("read", case)
+        return case, data, time.perf_counter() - started
+
+    def _infer(self, items: Iterable[ReadCase]) -> Iterator[Callable[[], tuple[InputCase, list[Row]]]]:
+        """Yields what is left to be done for each case behind the network."""
+        for chunk in _chunks(items, self.batch_size):
+            groups: dict[tuple[int, ...], tuple[list[tuple[InputCase, float]], list[dict[str, Any]]]] = {}
+            while chunk:  # taken out, so that nobody holds an image longer than the network needs it
+                case, data, seconds = chunk.pop(0)
+                if isinstance(data, CaseError):
+                    yield partial(self._finish, case, data, seconds)
+                else:
+                    cases, images = groups.setdefault(tuple(data["image"].shape), ([], []))
+                    cases.append((case, seconds))
+                    images.append(data)
+            del data
+            for cases, images in groups.values():
+                started = time.perf_counter()
+                results = self._infer_batch(images)
+                images.clear()
+                share = (time.perf_counter() - started) / len(cases)
+                for (case, seconds), result in zip(cases, results, strict=True):
+                    yield partial(self._finish, case, result, seconds + share)
+
+    def _infer_batch(self, data: list[dict[str, Any]]) -> Sequence[dict[str, Any] | CaseError]:
+        try:
+            return self.segmenter.infer(data)
+        except Exception as error:  # noqa: BLE001 - out of memory, for one, costs this batch only
+            return [to_case_error(Reason.NETWORK, error)] * len(data)
+
+    def _finish(
+        self, case: InputCase, result: dict[str, Any] | CaseError, seconds: float
+    ) -> tuple[InputCase, list[Row]]:
+        if isinstance(result, CaseError):
+            return case, [failed_row(case, result, seconds)]
+        started = time.perf_counter()
+        try:
+            confidence = self.segmenter.measure_confidence(result)
+            label = self.segmenter.make_label_map(result)
+        except Exception as error:  # noqa: BLE001 - as for the network
+            return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
+        result.clear()  # logits and image of a volume are larger than what writing it takes
+        written = self._call("write", case, label)
+        seconds += time.perf_counter() - started
+        if isinstance(written, CaseError):
+            return case, [failed_row(case, written, seconds)]
+        return case, self._rows(case, written, confidence, seconds)
+
+    def _segment_cine(self, case: InputCase) -> tuple[InputCase, list[Row]]:
+        started = time.perf_counter()
+        pixels: dict[int, list[int]] = {index: [] for index in self.labels}
+        beyond: dict[int, int] | None = None
+        confidence: dict[int, list[float]] = {}
+        shape: tuple[int, ...] = ()
+
+        def labels() -> Iterator[np.ndarray]:
+            nonlocal beyond, shape
+            try:
+                outside = mask_outside_tissue(case.paths[0])
+                beyond = None if outside is None else dict.fromkeys(self.labels, 0)
+                for result in smooth_frames(self._infer_frames(case), self.temporal_sigma):
+                    label = self.segmenter.make_label_map(result)
+                    shape = (*label.shape, len(next(iter(pixels.values()))) + 1)
+                    for index, counts in pixels.items():
+                        region = label == index
+                        counts.append(int(region.sum()))
+                        if beyond is not None:
+                            beyond[index] += int((region & outside).sum())
+                    for index, value in self.segmenter.measure_confidence(result).items():
+                        confidence.setdefault(index, []).append(value)
+                    yield label
+            except (CaseError, WorkerError):
+                raise
+            except Exception as error:  # noqa: BLE001 - as for images
+                raise to_case_error(Reason.NETWORK, error, case.paths[0]) from None
+
+        failure: CaseError | None
+        try:
+            output, largest = self.worker.writer.write_cine(case, labels())
+        except Exception as error:
+            if is_full_disk(error):
+                raise
+            if isinstance(error, WorkerError):
+                failure = _fault_error(error)
+            else:
+                failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
+        else:
+            failure = self._call("draw_cine", case, output, largest)
+        if failure is not None:
+            return case, [failed_row(case, failure, time.perf_counter() - started)]
+        counted = {self.labels[index]: counts for index, counts in pixels.items()}
+        outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
+        measurements = measure_frames(counted, shape[0] * shape[1], outside)
+        means = {index: float(np.mean(values)) for index, values in confidence.items()}
+        written = Written(output, shape, measurements, self.worker.writer.why_no_overlay(case))
+        return case, self._rows(case, written, means, time.perf_counter() - started, pixels)
+
+    def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:
+        with closing(self.pool.stream("read_frames", case)) as frames:
+            for batch in _chunks(_raising(frames), self.batch_size):
+                yield from self.segmenter.infer(batch)
+
+    def _rows(
+        self,
+        case: InputCase,
+        written: Written,
+        raw_confidence: Mapping[int, float],
+        seconds: float,
+        frame_pixels: Mapping[int, Sequence[int]] | None = None,
+    ) -> list[Row]:
+        rows = []
+        for index, measurement in zip(self.labels, written.measurements, strict=True):
+            row = _row(case, seconds)
+            row.output = written.output.relative_to(self.worker.writer.folder).as_posix()
+            row.shape = " x ".join(map(str, written.shape))
+            for name, value in asdict(measurement).items():
+                setattr(row, name, value)
+            counts = None if frame_pixels is None else frame_pixels[index]
+            confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts)
+            row.confidence = None if confidence is None else round(confidence, 4)
+            row.flag = FLAG_SEPARATOR.join(flags)
+            row.detail = written.detail
+            rows.append(row)
+        return rows
+
+
+def identify_input(case: InputCase) -> str:
+    """Returns a short hash of the sizes and times of a case's files, which changes when they do; empty without them."""
+    try:
+        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+    except OSError:  # the reason comes when it is read
+        return ""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:
+    """Returns the row of a case without a result, and logs it unless it was only not for this run."""
+    row = _row(case, seconds)
+    row.status = "skipped" if error.skipped else "failed"
+    row.reason, row.detail = error.reason, error.detail
+    if not error.skipped:
+        logger.warning("%s: %s", case.name, error)
+    return row
+
+
+def _row(case: InputCase, seconds: float) -> Row:
+    row = Row(case=case.name, kind=case.kind.value, seconds=round(seconds, 3))
+    if case.dicom is not None:
+        row.study_uid, row.series_uid = case.dicom.study_uid, case.dicom.series_uid
+    return row
+
+
+def _fault_error(fault: WorkerError) -> CaseError:
+    """Returns what a fault means for its case.
+
+    Raises:
+        WorkerError: no case is at fault, no process can be started.
+    """
+    if fault.fault not in FAULTS:
+        raise fault
+    return CaseError(FAULTS[fault.fault].value, str(fault))
+
+
+def _raising(items: Iterable[dict[str, Any] | CaseError]) -> Iterator[dict[str, Any]]:
+    for item in items:
+        if isinstance(item, CaseError):
+            raise item
+        yield item
+
+
+def _call_now(function: Callable[[], Out]) -> Out:
+    return function()
+
+
+def _map_ahead(
+    submit: Callable[[Callable[[In], Out], In], Future[Out]],
+    function: Callable[[In], Out],
+    items: Iterable[In],
+    ahead: int,
+) -> Iterator[Out]:
+    """Maps in workers, in order, with at most ``ahead`` results waiting."""
+    waiting: list[Future[Out]] = []
+    for item in items:
+        waiting.append(submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.pop(0).result()
+    while waiting:
+        yield waiting.pop(0).result()
+
+
+def _chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,446 @@
+"""Batch inference over a folder with a bundle's own objects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.folders import check_folders
+from mobileutr_monai.core.fork_server import start_fork_server
+from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
+from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, identify_input
+from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
+from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
+from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.inference.measure import NOTICE, CaseError, Reason, Row
+from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
+from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
+from mobileutr_monai.inference.outputs.writers import FORMATS, CaseWriter
+from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.report.csv import ReportTable, check_report
+from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
+from mobileutr_monai.inference.segmenter import Segmenter
+from mobileutr_monai.networks.weights import load_weights
+from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
+
+__all__ = ["BatchRunner", "UsageError", "hash_file"]
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE, UNPACKING_DIR = ".lock", ".unpacked"
+BYTES_PER_GIB = 2**30
+
+
+class UsageError(ValueError):
+    """Something that the caller gave cannot be used; the message says what, and the way out."""
+
+
+class BatchRunner:
+    """Segments everything in a folder that a bundle is for, with the objects of its ``inference`` config.
+
+    2D bundles take images (PNG, JPEG, BMP, TIFF, 2D NIfTI), DICOM stills and cines; 3D bundles take NIfTI volumes and
+    DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's own size and geometry:
+
+    - images: ``NAME_mask.png``, label indices, 0 is background;
+    - NIfTI: ``NAME_mask.nii.gz``;
+    - DICOM stills and series: ``NAME_seg.dcm``, a DICOM Segmentation;
+    - cines: ``NAME_mask.nii.gz``, a stack of frames;
+    - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``.
+
+    ``report.csv`` gets a row a label of a case as they are done, ``report.json`` says at the end what ran, and
+    ``report.html`` shows all of it. A case that fails is reported with its reason and does not stop the others. Every
+    other file is whole or absent. A run that was stopped goes on where it was, if inputs, weights and options are the
+    same.
+
+    The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
+
+    Args:
+        dataset_dir: folder with inputs, searched with its subfolders.
+        output_dir: folder to write to, outside ``dataset_dir``.
+        segmenter: the bundle's network, transforms and inferer.
+        weights: state dict file, loaded strictly into the network.
+        metadata: of the bundle.
+        bundle_root: folder of the bundle, whose config the report names by its hash.
+        settings: what else decides the results; a run with others does not go on from an earlier one.
+        quality: gives results their confidence and flags; without one the confidence stays empty.
+        engine: what computes the logits, a name in ``ENGINES``, or ``auto`` for the fastest on this machine.
+        engine_parity: which engines give the masks of ``torch`` with these weights; others are refused.
+        batch_size: images that go through the network together.
+        temporal_sigma: frames over which the probabilities of a cine are averaged (standard deviation); 0 for none.
+        overlays: whether to draw contours.
+        whole_overlays: draw on the whole of an ultrasound image, also where a name may be burned in.
+        report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
+        output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
+        any_modality: also take DICOM of modalities that the bundle is not for.
+        workers: processes that read and write beside the network, so that a decoder's crash costs its case only; 0
+            reads and writes in this process, without that protection.
+        time_limit: seconds that reading or writing a case, or reading a frame of a cine, may take.
+        memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
+        dry_run: only say what would be done.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        output_dir: str | Path,
+        segmenter: Segmenter,
+        weights: str | Path,
+        metadata: Mapping[str, Any],
+        bundle_root: str | Path,
+        settings: Mapping[str, Any] | None = None,
+        quality: QualityCheck | None = None,
+        engine: str = DEFAULT_ENGINE,
+        engine_parity: Mapping[str, Any] | None = None,
+        batch_size: int = 8,
+        temporal_sigma: float = 0.0,
+        overlays: bool = True,
+        whole_overlays: bool = False,
+        report_page: bool = True,
+        output_format: str = "auto",
+        any_modality: bool = False,
+        workers: int = 2,
+        time_limit: float = 600.0,
+        memory_limit: float = 0.0,
+        dry_run: bool = False,
+    ) -> None:
+        self.dataset_dir, self.output_dir = Path(dataset_dir), Path(output_dir)
+        self.segmenter, self.weights = segmenter, Path(weights)
+        self.metadata, self.settings = metadata, dict(settings or {})
+        self.config = Path(bundle_root) / "configs" / "inference.json"
+        self.segment_labels = read_segment_labels(metadata)
+        self.labels = {label.index: label.name for label in self.segment_labels}
+        self.quality, self.temporal_sigma = quality or QualityCheck(), temporal_sigma
+        self.engine, self.engine_parity = engine, dict(engine_parity or {})
+        self.batch_size, self.workers, self.dry_run = batch_size, workers, dry_run
+        self.time_limit, self.memory_limit = time_limit, memory_limit
+        self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
+        self.output_format, self.any_modality = output_format, any_modality
+
+    def run(self) -> None:
+        """Runs over the folder.
+
+        Raises:
+            SystemExit: with code 2 when folder, weights or options cannot be used, with code 1 when cases failed.
+        """
+        try:
+            counts = self._run()
+        except (UsageError, WorkerError) as error:
+            print(f"mobileutr: error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except OSError as error:
+            what = f"the disk of {self.output_dir} is full; make room" if is_full_disk(error) else str(error)
+            print(f"mobileutr: error: {what}; the same command goes on where it was", file=sys.stderr)
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            print("mobileutr: stopped; the same command goes on where it was", file=sys.stderr)
+            raise SystemExit(1) from None
+        if counts:
+            numbers = (
+                f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+            )
+            report = self.output_dir / (PAGE if self.report_page else "report.csv")
+            print(f"{numbers}; see {report}", file=sys.stderr)
+        if counts.get("failed"):
+            raise SystemExit(1)
+
+    def load_network(self) -> None:
+        """Loads the weights and switches the network to evaluation.
+
+        Raises:
+            UsageError: they do not exist, cannot be read or do not fit.
+        """
+        try:
+            load_weights(self.segmenter.network, self.weights)
+        except (FileNotFoundError, ValueError) as error:
+            raise UsageError(str(error)) from error
+        self.segmenter.network.eval()
+        other = find_other_bundle(self.weights, str(self.metadata["name"]))
+        if other is not None:
+            logger.warning(
+                "the weights %s are those of another bundle, %r: masks of this one, %r, may mean nothing",
+                *(self.weights, other, str(self.metadata["name"])),
+            )
+
+    def start_engine(self) -> None:
+        """Has the segmenter use the engine, after the weights are loaded; ``auto`` is chosen here.
+
+        Raises:
+            UsageError: the engine is refused for these weights, not installed or not for the device.
+        """
+        segmenter, weights = self.segmenter, hash_file(self.weights)
+
+        def find_reason(name: str) -> str | None:
+            return why_not_allowed(name, self.engine_parity, weights, self.settings)
+
+        batch_size = int(getattr(segmenter.inferer, "sw_batch_size", self.batch_size))
+        size = self.settings.get("roi_size", self.settings.get("image_size"))
+        sides = None if size is None else [int(side) for side in size]
+        if self.engine == AUTO:
+            if sides is None:
+                raise UsageError("engine auto needs the size of images, image_size or roi_size in settings; name one")
+            allowed = [name for name in ENGINES if find_reason(name) is None]
+            if others := [name for name in ENGINES if name not in allowed]:
+                logger.warning(
+                    "auto leaves out %s: not accepted for these weights and settings; scripts/compare_engines.py of "
+                    "this project's repository compares them",
+                    ", ".join(others),
+                )
+            shape = (batch_size, segmenter.network.in_channels, *sides)
+            self.engine = choose_fastest(segmenter.network, segmenter.device, allowed, shape, weights)
+        refusal = find_reason(self.engine)
+        if refusal is not None:
+            raise UsageError(refusal)
+        try:
+            segmenter.predictor = start_engine(self.engine, segmenter.network, segmenter.device, batch_size, sides)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _run(self) -> dict[str, int]:
+        self._check_options()
+        if self.dry_run:
+            with TemporaryDirectory() as unpacked:
+                found = find_cases(self.dataset_dir, Path(unpacked))
+                self._describe(found, self._reject_all(found))
+            return {}
+        if self.workers:
+            start_fork_server()
+        self.load_network()
+        self.start_engine()
+        with self._locked_output_dir(), self._unpacking_dir() as unpacked:
+            started = time.perf_counter()
+            found = find_cases(self.dataset_dir, unpacked)
+            rejected = self._reject_all(found)
+            self._check_found(found, rejected)
+            identity = self._identify_run()
+            clear_pages(self.output_dir)
+            counts = self._segment(found, rejected, identity)
+            summary = self._summarise(counts, time.perf_counter() - started, identity)
+            write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
+            if self.report_page:
+                write_pages(self.output_dir, summary, self.labels.values())
+        return counts
+
+    def _segment(
+        self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any]
+    ) -> dict[str, int]:
+        wanted = [case for case in found.cases if rejected[case.name] is None]
+        input_ids = {case.name: identify_input(case) for case in wanted}
+        ledger = ReportTable(self.output_dir, identity, list(self.labels.values()))
+        done = ledger.open(input_ids)
+        if done:
+            logger.warning("going on from an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
+        for file in found.unused:
+            status = "failed" if file.failed else "skipped"
+            row = Row(case=file.name, status=status, reason=file.reason, detail=file.detail)
+            row.study_uid, row.series_uid = file.study_uid, file.series_uid
+            ledger.append([row])
+            if file.failed:
+                logger.warning("%s: %s", file.name, CaseError(file.reason, file.detail))
+        for case in found.cases:
+            error = rejected[case.name]
+            if error is not None:
+                ledger.append([failed_row(case, error)])
+        todo = [case for case in wanted if case.name not in done]
+        worker = self._make_worker(identity)
+        for case in todo:
+            worker.writer.clear(case)
+        left = {case.name: case for case in todo}
+        try:
+            with (
+                self._make_pool(worker) as pool,
+                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress,
+            ):
+                quality = self.quality.for_weights(identity["weights_sha256"])
+                pipeline = Pipeline(self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma)
+                for rows in pipeline.segment(todo, input_ids, self.workers):
+                    ledger.append(rows)
+                    del left[rows[0].case]
+                    progress.update()
+        finally:
+            for case in left.values():  # what was on its way when the run was stopped
+                worker.writer.clear(case)
+        names = [case.name for case in found.cases] + [file.name for file in found.unused]
+        return ledger.close(sorted(names))
+
+    def _make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
+        algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), identity["weights_sha256"])
+        writer = CaseWriter(
+            self.output_dir,
+            self.segment_labels,
+            algorithm,
+            self.output_format,
+            self.overlays,
+            self.whole_overlays,
+            thumbnails=self.report_page,
+        )
+        return CaseWorker(self.segmenter.reader, writer, self.labels)
+
+    def _make_pool(self, worker: CaseWorker) -> WorkerPool:
+        limit = int(self.memory_limit * BYTES_PER_GIB) or read_total_memory() // 2
+        try:
+            return WorkerPool(worker, self.workers, self.time_limit, limit)
+        except TypeError as error:
+            raise UsageError(
+                f"the bundle's transforms: {error}; set workers to 0, which reads in this process"
+            ) from error
+
+    @contextmanager
+    def _locked_output_dir(self) -> Iterator[None]:
+        """Makes the output folder and keeps other runs out of it; the lock of a run that was killed is open."""
+        made = not self.output_dir.exists()
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the output folder {self.output_dir}: {error.strerror}") from error
+        if not os.access(self.output_dir, os.W_OK):
+            raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
+        lock = FileLock(self.output_dir / LOCK_FILE)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"another run is writing to {self.output_dir}; wait until it has ended, or choose another folder"
+            ) from None
+        try:
+            yield
+        except UsageError:
+            if made:
+                shutil.rmtree(self.output_dir)
+            raise
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _unpacking_dir(self) -> Iterator[Path]:
+        """Has a folder for what is in archives, empty also after a run that was killed."""
+        folder = self.output_dir / UNPACKING_DIR
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_found(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
+        if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
+            return
+        kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
+        others = pluralize(len(found.cases) + len(found.unused), "other file")
+        reasons = sorted({str(error) for error in rejected.values() if error is not None})
+        why = f"; {reasons[0]}" if reasons else ""
+        raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({others}{why})")
+
+    def _check_options(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.workers < 0:
+            raise UsageError(f"workers must be 0 or more, got {self.workers}")
+        if not 0 <= self.temporal_sigma < math.inf:
+            raise UsageError(f"temporal_sigma must be 0 or more frames, got {self.temporal_sigma}")
+        if self.time_limit <= 0:
+            raise UsageError(f"time_limit must be more than 0 seconds, got {self.time_limit}")
+        if self.memory_limit < 0:
+            raise UsageError(f"memory_limit must be 0 or more GiB, got {self.memory_limit}")
+        if self.engine not in (AUTO, *ENGINES):
+            raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
+        if self.output_format not in FORMATS:
+            raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
+        try:
+            check_folders(self.dataset_dir, self.output_dir)
+            check_report(self.output_dir)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
+        return {case.name: self._reject(case) for case in found.cases}
+
+    def _reject(self, case: InputCase) -> CaseError | None:
+        """Returns why a case is not for this bundle, None if it is."""
+        dims = self.segmenter.spatial_dims
+        if case.spatial_dims != dims:
+            found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
+            detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
+            return CaseError(Reason.DIMENSION.value, detail, skipped=True)
+        modalities = self.metadata["modalities"]
+        if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
+            detail = (
+                f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; --any-modality takes it"
+            )
+            return CaseError(Reason.MODALITY.value, detail, skipped=True)
+        return None
+
+    def _describe(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
+        for case in found.cases:
+            error = rejected[case.name]
+            print(f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}")
+        for file in found.unused:
+            print(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}")
+
+    def _identify_run(self) -> dict[str, Any]:
+        options = {
+            "output_format": self.output_format,
+            "overlays": self.overlays,
+            "whole_overlays": self.whole_overlays,
+            "report_page": self.report_page,
+            "temporal_sigma": self.temporal_sigma,
+        }
+        settings = json.loads(json.dumps(self.settings, default=str))
+        return {
+            "weights_sha256": hash_file(self.weights),
+            "config_sha256": hash_file(self.config),
+            "bundle": f"{self.metadata['name']} {self.metadata['version']}",
+            "settings": settings,
+            "options": options,
+            "engine": {"name": self.engine, **{p: version(p) for p in ENGINES[self.engine].packages}},
+            "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
+        }
+
+    def _summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "notice": NOTICE,
+            "cases": dict(counts),
+            "seconds": round(seconds, 2),
+            "labels": self.labels,
+            "device": str(self.segmenter.device),
+            "precision": ENGINES[self.engine].precision,
+            "python": platform.python_version(),
+            **identity,
+        }
+
+
+def _foresee(case: InputCase) -> str:
+    """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
+    is_empty = not all(path.stat().st_size for path in case.paths)
+    return "would fail: the file is empty" if is_empty else "would be segmented"
+
+
+def find_other_bundle(weights: Path, name: str) -> str | None:
+    """Returns the name of the bundle in whose ``models`` folder weights lie, None if that is ``name`` or no bundle."""
+    try:
+        metadata = json.loads((weights.resolve().parents[1] / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        found = str(metadata["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if found != name else None
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

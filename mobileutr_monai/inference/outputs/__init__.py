@@ -1,0 +1,1 @@
+"""The files written for a case."""

@@ -1,0 +1,1 @@
+"""The DICOM objects written for a case: Segmentations, Secondary Captures, and where they come from."""

@@ -1,0 +1,288 @@
+"""Results of cines, for which there is no DICOM Segmentation: pictures as a secondary capture, masks as a NIfTI stack.
+
+Both are written frame by frame: a frame, not the cine, has to fit into memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import get_encoder, pixel_array
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+from mobileutr_monai.core.atomic import write_atomic
+from mobileutr_monai.inference.outputs.dicom.provenance import (
+    MANUFACTURER,
+    SHORT_NOTICE,
+    Algorithm,
+    OutputCheckError,
+    check_source,
+    copy_patient_and_study,
+    derive_uid,
+    encode,
+    lenient,
+    positive_number,
+    set_creation,
+    short_text,
+    source_series_uid,
+)
+from mobileutr_monai.readers.dicom.header import DicomHeader, numbers, read_header
+from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase
+
+__all__ = ["iter_frame_masks", "write_frame_masks", "write_overlay_capture"]
+
+# Captures are numbered after segmentations.
+_SERIES_OFFSET = 2000
+_CHANNELS = 3
+# An uncompressed element says its length in 32 bits, and it is even.
+_MAX_ELEMENT_BYTES = 2**32 - 2
+_MAX_NIFTI_SIDE = 2**15 - 1
+# NIfTI-1 header and the four bytes that say that no extension follows.
+_NIFTI_OFFSET = 352
+
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+def write_overlay_capture(
+    case: DicomCase,
+    pictures: Iterable[Image.Image],
+    algorithm: Algorithm,
+    output: Path,
+    *,
+    compress: bool = False,
+    created: datetime | None = None,
+) -> None:
+    """Writes pictures of a still's or cine's frames as a secondary capture, whole or not at all.
+
+    A cine's is a multi-frame true color image with the cine's frame times. It is marked as derived, refers to its
+    source, and says to be without burned-in annotation only where the source says so. UIDs are derived from the
+    source's, the bundle, its weights and the pictures, so that two runs write the same bytes but for
+    ``dicom_derived.CREATION_DATES``.
+
+    Args:
+        pictures: RGB, of the frames' size, one a frame.
+        compress: by RLE, without loss, as are pictures of more than 4 GB in any case; milliseconds a frame where
+            python-gdcm is installed, seconds otherwise.
+        created: date and time to write; now by default.
+
+    Raises:
+        DicomError: if the file cannot be referred to.
+        ValueError: if the pictures are not those of the case's frames.
+        OutputCheckError: if what was written is not what was given.
+    """
+    if case.kind is CaseKind.SERIES:
+        raise ValueError(f"{case.paths[0]}: captures are of stills and cines; write a volume's segmentation")
+    compress = compress or case.rows * case.columns * _CHANNELS * case.frames > _MAX_ELEMENT_BYTES
+    with lenient():
+        source = read_header(case.paths[0])
+        check_source(source)
+        dataset = _describe(case, source, algorithm, compress, created)
+
+        def write(file: IO[bytes]) -> None:
+            start = encode(dataset, case.paths[0])
+            file.write(start)
+            digest, last = _write_pictures(file, case, pictures, compress)
+            # The instance is named by what it holds, known only now. UIDs derived so are all of one length.
+            _name_instance(dataset, derive_uid("capture", dataset.SeriesInstanceUID, source.sop_uid, digest))
+            file.seek(0)
+            file.write(encode(dataset, case.paths[0]))
+            if file.tell() != len(start):
+                raise OutputCheckError(f"{output}: header of the capture has changed its length")
+            file.flush()
+            written = pixel_array(Path(file.name), index=case.frames - 1, raw=True)
+            if not np.array_equal(written, last):
+                raise OutputCheckError(f"{output}: last frame of the capture is not the last picture")
+
+        write_atomic(output, write)
+
+
+def write_frame_masks(case: DicomCase, labels: Iterable[np.ndarray], output: Path) -> None:
+    """Writes the label maps of a cine's frames as an 8-bit NIfTI stack, whole or not at all.
+
+    It has the axes (column, row, frame) and no geometry. It is compressed if the name ends with ``.gz``.
+
+    Args:
+        labels: one a frame.
+
+    Shape:
+        - labels: (rows, columns) each.
+
+    Raises:
+        ValueError: if the label maps are not those of the case's frames, or the cine is too long for NIfTI.
+    """
+    shape = (case.columns, case.rows, case.frames)
+    if max(shape) > _MAX_NIFTI_SIDE:
+        raise ValueError(f"{case.paths[0]}: {shape} is more than the {_MAX_NIFTI_SIDE} a side that NIfTI can hold")
+    header = nib.nifti1.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["vox_offset"] = _NIFTI_OFFSET
+    header["descrip"] = SHORT_NOTICE.encode()
+
+    def write(file: IO[bytes]) -> None:
+        file.write(header.binaryblock.ljust(_NIFTI_OFFSET, b"\0"))
+        for label in _of_frames(case, labels, "label maps"):
+            mask = np.asarray(label).astype(np.uint8)
+            if mask.shape != (case.rows, case.columns) or not np.array_equal(mask, label):
+                raise ValueError(f"{case.paths[0]}: label maps must be of 8-bit indices, one for each pixel of a frame")
+            # The first axis is the fastest in NIfTI: a frame's columns.
+            file.write(mask.tobytes())
+
+    def compress(file: IO[bytes]) -> None:
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as stream:
+            write(stream)  # type: ignore[arg-type]
+
+    write_atomic(output, compress if output.name.endswith(".gz") else write)
+
+
+def iter_frame_masks(path: Path) -> Iterator[np.ndarray]:
+    """Yields what ``write_frame_masks`` wrote, reading one frame at a time.
+
+    Shape:
+        each: (rows, columns), uint8.
+    """
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        header = nib.nifti1.Nifti1Header.from_fileobj(file)
+        columns, rows, frames = header.get_data_shape()
+        file.seek(_NIFTI_OFFSET)
+        for _ in range(frames):
+            yield np.frombuffer(file.read(rows * columns), np.uint8).reshape(rows, columns)
+
+
+def _of_frames(case: DicomCase, items: Iterable[Any], name: str) -> Iterator[Any]:
+    """Yields exactly as many items as the case has frames."""
+    count = 0
+    for item in items:
+        count += 1
+        if count > case.frames:
+            break
+        yield item
+    if count != case.frames:
+        found = f"more than {case.frames}" if count > case.frames else str(count)
+        raise ValueError(f"{case.paths[0]}: {found} {name} for {case.frames} frames")
+
+
+def _write_pictures(
+    file: IO[bytes], case: DicomCase, pictures: Iterable[Image.Image], compress: bool
+) -> tuple[str, np.ndarray]:
+    """Writes the pixel data element; returns a digest of the pictures, and the last one."""
+    total = case.rows * case.columns * _CHANNELS * case.frames
+    file.write(struct.pack("<HH2sHL", *_PIXEL_DATA, b"OB", 0, _UNDEFINED_LENGTH if compress else total + total % 2))
+    if compress:
+        # Its table of offsets is left empty.
+        file.write(struct.pack("<HHL", *_ITEM, 0))
+    digest, shape = sha256(), (case.rows, case.columns, _CHANNELS)
+    pixels = np.empty(shape, np.uint8)
+    for picture in _of_frames(case, pictures, "pictures"):
+        pixels = np.asarray(picture)
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise ValueError(f"{case.paths[0]}: pictures must be RGB, {case.rows} x {case.columns}; got {pixels.shape}")
+        digest.update(pixels.tobytes())
+        if compress:
+            frame = _encode(pixels)
+            file.write(struct.pack("<HHL", *_ITEM, len(frame)) + frame)
+        else:
+            file.write(pixels.tobytes())
+    file.write(struct.pack("<HHL", *_SEQUENCE_END, 0) if compress else b"\0" * (total % 2))
+    return digest.hexdigest(), pixels
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    encoder = get_encoder(RLELossless)
+    # gdcm 3.2 aborts the process on an odd number of bytes.
+    is_quick = "gdcm" in encoder.available_plugins and pixels.size % 2 == 0
+    frame: bytes = encoder.encode(
+        np.ascontiguousarray(pixels),
+        encoding_plugin="gdcm" if is_quick else "pydicom",
+        rows=pixels.shape[0],
+        columns=pixels.shape[1],
+        number_of_frames=1,
+        samples_per_pixel=_CHANNELS,
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        photometric_interpretation="RGB",
+        planar_configuration=0,
+    )
+    return frame + b"\0" * (len(frame) % 2)
+
+
+def _name_instance(dataset: Dataset, uid: UID) -> None:
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+
+
+def _describe(
+    case: DicomCase, source: DicomHeader, algorithm: Algorithm, compress: bool, created: datetime | None
+) -> Dataset:
+    """The capture without its pixels."""
+    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
+    is_cine = case.kind is CaseKind.CINE
+    dataset = Dataset()
+    dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage if is_cine else SecondaryCaptureImageStorage
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.TransferSyntaxUID = RLELossless if compress else ExplicitVRLittleEndian
+    copy_patient_and_study(source, dataset)
+    dataset.SeriesInstanceUID = derive_uid("capture series", *made_by, source_series_uid(source))
+    _name_instance(dataset, derive_uid("capture", dataset.SeriesInstanceUID, source.sop_uid))
+    dataset.SeriesNumber = positive_number(source, "SeriesNumber", _SERIES_OFFSET)
+    dataset.InstanceNumber = positive_number(source, "InstanceNumber")
+    dataset.SeriesDescription = short_text(f"Research only: {algorithm.name} overlay")
+    dataset.Modality = case.modality or "OT"
+    dataset.Laterality = source.dataset.get("Laterality") or ""
+    dataset.ConversionType = "WSD"
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, short_text(algorithm.name)
+    dataset.SoftwareVersions, dataset.DeviceSerialNumber = short_text(algorithm.version), algorithm.weights_sha256
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.DerivationDescription = f"Contours drawn by {short_text(algorithm.name)}. {SHORT_NOTICE}"
+    dataset.ImageComments = SHORT_NOTICE
+    dataset.BurnedInAnnotation = "NO" if source.dataset.get("BurnedInAnnotation") == "NO" else "YES"
+    dataset.PatientOrientation = source.dataset.get("PatientOrientation") or ""
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if value := source.dataset.get(keyword):
+            setattr(dataset, keyword, value)
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.sop_class_uid, source.sop_uid
+    dataset.SourceImageSequence = [reference]
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = case.rows, case.columns, _CHANNELS
+    dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    if is_cine:
+        _add_frame_times(dataset, case, source)
+    set_creation(dataset, created)
+    return dataset
+
+
+def _add_frame_times(dataset: Dataset, case: DicomCase, source: DicomHeader) -> None:
+    """Times of the source's frames, or numbers where it has none."""
+    dataset.NumberOfFrames = case.frames
+    if (time := numbers(source.dataset, "FrameTime", 1)) and time[0] > 0:
+        dataset.FrameTime = source.dataset.FrameTime
+        dataset.FrameIncrementPointer = 0x00181063
+    elif numbers(source.dataset, "FrameTimeVector", case.frames):
+        dataset.FrameTimeVector = source.dataset.FrameTimeVector
+        dataset.FrameIncrementPointer = 0x00181065
+    else:
+        dataset.PageNumberVector = list(range(1, case.frames + 1))
+        dataset.FrameIncrementPointer = 0x00182001
+    for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
+        if rate := numbers(source.dataset, keyword, 1):
+            setattr(dataset, keyword, int(rate[0]))

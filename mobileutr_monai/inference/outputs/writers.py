@@ -1,0 +1,275 @@
+"""The results of a case as files: which format goes with which input."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from mobileutr_monai.core.atomic import temporary_path
+from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
+from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
+    iter_frame_masks,
+    write_frame_masks,
+    write_overlay_capture,
+)
+from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel, write_segmentation
+from mobileutr_monai.inference.outputs.nifti import save_label_volume
+from mobileutr_monai.inference.outputs.overlay import View, draw_contours, draw_views, to_grey, view_volume
+from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
+from mobileutr_monai.inference.report.thumbnails import save_thumbnail, thumbnail_path
+from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.dicom.calibration import explain_missing_tissue, read_pixel_size, read_tissue
+from mobileutr_monai.readers.dicom.pixels import iter_frames
+from mobileutr_monai.readers.dicom.reader import read_volume
+from mobileutr_monai.readers.nifti import read_unit
+from mobileutr_monai.readers.pillow_io import open_image, to_mode
+
+__all__ = ["FORMATS", "OVERLAY_ENDINGS", "CaseWriter", "strip_ending"]
+
+Box = tuple[int, int, int, int]
+
+FORMATS = ("auto", "plain")
+"""``auto``: DICOM stills and series become DICOM SEG. ``plain``: they become PNG and NIfTI, as other inputs do."""
+
+
+OUTPUT_ENDINGS = ("_mask.png", "_mask.nii.gz", "_seg.dcm")
+OVERLAY_ENDINGS = ("_overlay.png", "_overlay.dcm")
+"""What the names of all results end in."""
+
+
+@dataclass(frozen=True)
+class CaseWriter:
+    """Writes the label map of a case, and pictures of it.
+
+    Attributes:
+        folder: the output folder.
+        labels: of the bundle.
+        algorithm: what DICOM results say they were made by.
+        output_format: one of ``FORMATS``.
+        overlays: whether to draw contours.
+        whole_overlays: also outside of the tissue regions of ultrasound, where names may be burned in.
+        thumbnails: whether to make the small pictures of the report page.
+    """
+
+    folder: Path
+    labels: Sequence[SegmentLabel]
+    algorithm: Algorithm
+    output_format: str
+    overlays: bool
+    whole_overlays: bool
+    thumbnails: bool = False
+
+    def clear(self, case: InputCase) -> None:
+        """Removes what there is of a case, also what was being written when a run was killed."""
+        results = [_named(self.folder / case.output, ending) for ending in OUTPUT_ENDINGS + OVERLAY_ENDINGS]
+        for result in (*results, thumbnail_path(self.folder, case.output)):
+            _remove(result)
+            _remove(temporary_path(result))
+
+    def why_no_overlay(self, case: InputCase) -> str:
+        """Returns why a case gets no overlay or thumbnail although they are asked for; empty if it gets them."""
+        if (self.overlays or self.thumbnails) and not self._may_be_shown(case):
+            what = "overlay" if self.overlays else "picture"
+            why = explain_missing_tissue(case.paths[0])
+            return f"no {what}: {why}, and a name may be burned in; --whole-overlays draws it"
+        if self.overlays and case.kind is InputKind.CINE and not _can_be_referred_to(case):
+            return "no overlay: a capture cannot refer to a file without UIDs"
+        return ""
+
+    def write(self, case: InputCase, label: np.ndarray) -> tuple[Path, tuple[float, ...] | None]:
+        """Writes a label map of anything but a cine; returns its file and the mm along its axes, if known.
+
+        Shape:
+            - label: (rows, columns) or (x, y, z).
+        """
+        base = self.folder / case.output
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if (self.overlays or self.thumbnails) and self._may_be_shown(case):
+            views, tissue = _view(case, label), self._find_tissue(case)
+            if self.overlays:
+                save_picture(_black_out(draw_views(views), tissue), _named(base, "_overlay.png"))
+            if self.thumbnails:
+                self._save_thumbnail(case, views, tissue)
+        if case.dicom is not None and self.output_format == "auto" and _can_be_referred_to(case):
+            output = _named(base, "_seg.dcm")
+            write_segmentation(case.dicom, label, self.labels, self.algorithm, output)
+        elif case.kind is InputKind.NIFTI or label.ndim == 3:
+            output = _named(base, "_mask.nii.gz")
+            geometry = _geometry(case)
+            save_label_volume(label.T.reshape(geometry.shape) if label.ndim == 2 else label, geometry, output)
+        else:
+            output = _named(base, "_mask.png")
+            save_label_image(label, output)
+        return output, _spacing(case, label.ndim)
+
+    def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
+        """Writes the label maps of a cine's frames as a NIfTI stack; returns it, and the frame with most of labels.
+
+        Shape:
+            - labels: (rows, columns) each.
+        """
+        assert case.dicom is not None
+        base = self.folder / case.output
+        base.parent.mkdir(parents=True, exist_ok=True)
+        output = _named(base, "_mask.nii.gz")
+        largest = LargestFrame()
+        write_frame_masks(case.dicom, largest.watch(labels), output)
+        return output, largest
+
+    def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> None:
+        """Writes the pictures of a cine, if asked: its overlay, a secondary capture, and its thumbnail.
+
+        Args:
+            masks: what ``write_cine`` wrote.
+            largest: the frame to show where one stands for all.
+        """
+        assert case.dicom is not None
+        if self.overlays and _can_be_referred_to(case) and self._may_be_shown(case):
+            pictures = self._draw_frames(case, iter_frame_masks(masks), largest)
+            output = _named(self.folder / case.output, "_overlay.dcm")
+            write_overlay_capture(case.dicom, pictures, self.algorithm, output)
+        elif self.thumbnails and self._may_be_shown(case):
+            labels = islice(iter_frame_masks(masks), largest.index, largest.index + 1)
+            for view in _view_frames(case, labels, largest.index):
+                self._save_frame(case, view, largest)
+
+    def _may_be_shown(self, case: InputCase) -> bool:
+        """Whether the picture may be drawn: an ultrasound that does not say where its tissue is may show a name."""
+        return (
+            self.whole_overlays or case.dicom is None or case.dicom.modality != "US" or bool(read_tissue(case.paths[0]))
+        )
+
+    def _find_tissue(self, case: InputCase) -> Box | None:
+        """Returns what of a picture may be shown, None for all of it."""
+        if self.whole_overlays or case.kind not in (InputKind.STILL, InputKind.CINE):
+            return None
+        return read_tissue(case.paths[0])
+
+    def _draw_frames(
+        self, case: InputCase, labels: Iterable[np.ndarray], largest: LargestFrame
+    ) -> Iterator[Image.Image]:
+        """Yields the frames of a cine with contours, and saves the thumbnail of the one with the largest labels."""
+        tissue = self._find_tissue(case)
+        for index, view in enumerate(_view_frames(case, labels)):
+            if self.thumbnails and index == largest.index:
+                self._save_frame(case, view, largest)
+            yield _black_out(draw_contours(view.picture, view.label), tissue)
+
+    def _save_frame(self, case: InputCase, view: View, frame: LargestFrame) -> None:
+        name = f"frame {frame.index + 1} of {frame.count}{', largest area' if frame.pixels else ''}"
+        self._save_thumbnail(case, [view._replace(name=name)], self._find_tissue(case))
+
+    def _save_thumbnail(self, case: InputCase, views: Sequence[View], tissue: Box | None) -> None:
+        save_thumbnail([_crop(view, tissue) for view in views], thumbnail_path(self.folder, case.output))
+
+
+class LargestFrame:
+    """The frame of a cine whose label map has most pixels of labels: its index, and the number of frames."""
+
+    def __init__(self) -> None:
+        self.index, self.pixels, self.count = 0, -1, 0
+
+    def watch(self, labels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for index, label in enumerate(labels):
+            self.count = index + 1
+            pixels = int(np.count_nonzero(label))
+            if pixels > self.pixels:
+                self.index, self.pixels = index, pixels
+            yield label
+
+
+def _view(case: InputCase, label: np.ndarray) -> list[View]:
+    """Returns what is shown of anything but a cine."""
+    if case.kind is InputKind.IMAGE:
+        with open_image(case.paths[0], "image") as image:
+            return [View(to_mode(image, "RGB").copy(), label)]  # which stays when the file is closed
+    if case.kind is InputKind.STILL:
+        return list(_view_frames(case, [label]))
+    if case.dicom is not None and case.dicom.affine is not None:
+        return view_volume(read_volume(case.dicom), label, case.dicom.affine)
+    source = cast(nib.nifti1.Nifti1Image, nib.load(case.paths[0]))
+    values = np.asarray(source.dataobj, dtype=np.float32)
+    if label.ndim == 2:
+        return [View(Image.fromarray(to_grey(values.reshape(label.T.shape)).T), label)]
+    return view_volume(values, label, source.affine)
+
+
+def _view_frames(case: InputCase, labels: Iterable[np.ndarray], start: int = 0) -> Iterator[View]:
+    """Yields the frames of a DICOM still or cine, from one on, as long as there are label maps."""
+    for label, frame in zip(labels, iter_frames(case.paths[0], "RGB", start), strict=False):
+        yield View(Image.fromarray(frame), label)
+
+
+def _black_out(picture: Image.Image, box: Box | None) -> Image.Image:
+    """Returns a picture black outside of (top, left, bottom, right)."""
+    if box is None:
+        return picture
+    top, left, bottom, right = box
+    result = Image.new("RGB", picture.size)
+    result.paste(picture.crop((left, top, right, bottom)), (left, top))
+    return result
+
+
+def _crop(view: View, box: Box | None) -> View:
+    if box is None:
+        return view
+    top, left, bottom, right = box
+    picture = view.picture.crop((left, top, right, bottom))
+    return view._replace(picture=picture, label=view.label[top:bottom, left:right])
+
+
+def _can_be_referred_to(case: InputCase) -> bool:
+    """Whether DICOM objects can be derived from a case: files without UIDs have no name to be called by."""
+    return case.dicom is not None and all(case.dicom.sop_uids) and bool(case.dicom.sop_class_uid)
+
+
+def strip_ending(output: str) -> str:
+    """Returns what the names of all results of a case begin with, ``InputCase.output``, from that of its label map."""
+    return next((output.removesuffix(ending) for ending in OUTPUT_ENDINGS if output.endswith(ending)), output)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # no file can have such a name
+            raise
+
+
+def _named(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)
+
+
+def _geometry(case: InputCase) -> nib.nifti1.Nifti1Image:
+    """Returns an image with the geometry that a volume's label map has."""
+    if case.dicom is None:
+        return cast(nib.nifti1.Nifti1Image, nib.load(case.paths[0]))
+    image = nib.nifti1.Nifti1Image(np.zeros((1, 1, 1), np.uint8), case.dicom.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(case.dicom.affine, 1)
+    image.set_qform(case.dicom.affine, 1)
+    return image
+
+
+def _spacing(case: InputCase, dimensions: int) -> tuple[float, ...] | None:
+    """Returns the mm along the axes of the label map, None where the file does not say."""
+    if case.kind is InputKind.IMAGE:
+        return None
+    if case.kind is InputKind.STILL:
+        size = read_pixel_size(case.paths[0])
+        return None if size is None else (size.row_mm, size.column_mm)
+    source = _geometry(case)
+    # The unit is often left out; the format's own convention is then mm, provided that the header has a geometry.
+    if source.header["sform_code"] <= 0 and source.header["qform_code"] <= 0:
+        return None
+    unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[read_unit(source.header)]
+    sides = tuple(float(side) * unit for side in nib.affines.voxel_sizes(source.affine))
+    return sides if dimensions == 3 else (sides[1], sides[0])

@@ -1,0 +1,223 @@
+"""Segmenting a folder of pictures with an ONNX file of ``mobileutr export --raw``: without torch and MONAI.
+
+Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. DICOM, NIfTI, overlays and a stopped run that
+goes on are the bundle's: ``mobileutr predict BUNDLE``.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mobileutr_monai.core.folders import check_folders, has_other_report
+from mobileutr_monai.core.text import escape, pluralize
+from mobileutr_monai.readers.pillow_io import open_image, to_mode
+
+__all__ = ["EndToEndModel", "segment_folder"]
+
+COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds")
+_WAY_OUT = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
+_DICOM, _DICOM_PLACE = b"DICM", 128
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+"""Names that promise a picture: what cannot be read is an error then, otherwise it is skipped."""
+
+
+class EndToEndModel:
+    """An ONNX file that takes pixels and gives a label map.
+
+    Args:
+        path: file of ``mobileutr export --format onnx --raw``.
+        threads: that one image uses; 0 for all.
+
+    Attributes:
+        labels: index -> name, without the background.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: onnxruntime is not installed, or the file is of another kind.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"no ONNX file at {path}")
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ValueError('an ONNX file needs onnxruntime: pip install "mobileutr-monai[onnxruntime]"')
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception:  # noqa: BLE001 - onnxruntime has no class for its errors
+            release = onnxruntime.__version__
+            raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_WAY_OUT}") from None
+        self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        if self.facts.get("raw") != "true":
+            raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_WAY_OUT}")
+        names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
+        self.labels = {index: name for index, name in sorted(names.items()) if index}
+        self._mode = "RGB" if self.facts["channels"] == "3" else "L"
+
+    def segment(self, path: Path) -> np.ndarray:
+        """Returns the label map of a picture.
+
+        Shape:
+            - output: (rows, columns), uint8.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        with open_image(path, "image") as image:
+            array = np.asarray(to_mode(image, self._mode))
+        label: np.ndarray = self._session.run(None, {"pixels": array.reshape(*array.shape[:2], -1)})[0]
+        return label
+
+
+class _Result(NamedTuple):
+    rows: list[dict[str, Any]]
+    failed: bool
+
+
+def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = False) -> int:
+    """Writes ``NAME_mask.png`` for every picture of a folder and its subfolders, and ``report.csv``.
+
+    Args:
+        dry_run: only say what would be done with each file.
+
+    Returns:
+        0 when all went well, 1 when pictures failed.
+
+    Raises:
+        FileNotFoundError: the model does not exist.
+        ValueError: model or folders cannot be used.
+    """
+    check_folders(folder, output)
+    if has_other_report(output / "report.csv", COLUMNS):
+        raise ValueError(f"{output / 'report.csv'} is not of a run with an ONNX file; choose another output folder")
+    network = EndToEndModel(model, threads=1)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    stems = Counter(path.with_suffix("") for path in paths)
+    names = {path: path.name.replace(".", "_") if stems[path.with_suffix("")] > 1 else path.stem for path in paths}
+    if not any(path.suffix.lower() in SUFFIXES for path in paths):
+        others = pluralize(len(paths), "other file")
+        raise ValueError(f"no images in {folder} ({others}); DICOM and NIfTI are read with the bundle")
+    if dry_run:
+        for path in paths:
+            print(f"{escape(path.relative_to(folder).as_posix())}: {_foresee(path)}")
+        return 0
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
+
+    def segment(path: Path) -> _Result:
+        return _segment(network, path, folder, output, names[path])
+
+    # An image a thread: the fastest way through a folder, and pictures are read and written beside.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = []
+        for result in pool.map(segment, paths):
+            results.append(result)
+            if result.failed:
+                print(f"{result.rows[0]['case']}: {result.rows[0]['detail']}", file=sys.stderr)
+    _write_report(output / "report.csv", (row for result in results for row in result.rows))
+    failed = sum(result.failed for result in results)
+    done = sum(result.rows[0]["status"] == "ok" for result in results)
+    skipped = len(results) - done - failed
+    numbers = f"{pluralize(done, 'case')} segmented, {failed} failed, {skipped} skipped"
+    print(f"{numbers}; see {output / 'report.csv'}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _segment(network: EndToEndModel, path: Path, folder: Path, output: Path, name: str) -> _Result:
+    started = time.perf_counter()
+    case = path.relative_to(folder).as_posix()
+    try:
+        label = network.segment(path)
+        mask = output / path.relative_to(folder).with_name(f"{name}_mask.png")
+        _save(label, mask)
+    except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this picture only
+        failed = path.suffix.lower() in SUFFIXES
+        detail = _explain(error, path) if failed else _say_what_else(path)
+        return _Result([{"case": case, "status": "failed" if failed else "skipped", "detail": detail}], failed)
+    seconds = round(time.perf_counter() - started, 3)
+    shared = {
+        "case": case,
+        "status": "ok",
+        "output": mask.relative_to(output).as_posix(),
+        "shape": f"{label.shape[0]} x {label.shape[1]}",
+        "seconds": seconds,
+    }
+    rows = []
+    for index, text in network.labels.items():
+        pixels = int((label == index).sum())
+        rows.append({**shared, "label": text, "pixels": pixels, "percent": round(100 * pixels / label.size, 3)})
+    return _Result(rows, False)
+
+
+def _foresee(path: Path) -> str:
+    """Returns what a dry run, which decodes nothing, can say of a file."""
+    try:
+        with open_image(path, "image"):
+            return "image, would be segmented"
+    except (FileNotFoundError, ValueError) as error:
+        if path.suffix.lower() in SUFFIXES:
+            return f"image, would fail: {_explain(error, path)}"
+        return _say_what_else(path)
+
+
+def _explain(error: Exception, path: Path) -> str:
+    """Returns what is wrong in one line, without the file, which is named beside it."""
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return detail.removeprefix(f"image {path} cannot be read: ")
+
+
+def _say_what_else(path: Path) -> str:
+    """Returns what a file is that is no picture."""
+    try:
+        with path.open("rb") as file:
+            is_dicom = file.read(_DICOM_PLACE + len(_DICOM))[_DICOM_PLACE:] == _DICOM
+    except OSError:
+        is_dicom = False
+    kind = "DICOM" if is_dicom else "NIfTI" if path.name.lower().endswith((".nii", ".nii.gz")) else ""
+    way_out = "an ONNX file reads pictures only; mobileutr predict with the bundle reads it"
+    return f"{kind}: {way_out}" if kind else "not an image"
+
+
+def _save(label: np.ndarray, path: Path) -> None:
+    """Writes label indices as an 8-bit PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        Image.fromarray(label).save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_report(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

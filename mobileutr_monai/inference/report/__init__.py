@@ -1,0 +1,1 @@
+"""The report of a run: ``report.csv``, ``report.html`` and the thumbnails in it."""

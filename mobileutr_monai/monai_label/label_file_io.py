@@ -1,0 +1,136 @@
+"""DICOM images and their label maps as the files that annotation tools exchange: NIfTI, NRRD, PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from PIL import Image
+
+from mobileutr_monai.inference.outputs.nifti import save_label_volume
+from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason
+from mobileutr_monai.readers.dicom.header import is_dicom
+from mobileutr_monai.readers.dicom.pixels import read_frame
+from mobileutr_monai.readers.dicom.reader import read_volume
+from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+
+__all__ = ["read_label_file", "read_one_case", "to_nifti", "write_label_file"]
+
+Nifti = nib.nifti1.Nifti1Image
+
+# Viewers show a NIfTI image upright, its rows downwards, with the axes of DICOM.
+_UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Largest difference of two affines of one grid, in mm: formats round differently.
+_AFFINE_TOLERANCE = 1e-2
+_VECTOR_INTENT = "vector"
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_one_case(folder: Path) -> DicomCase:
+    """Returns the still, cine or volume that the DICOM files of a folder are.
+
+    Raises:
+        DicomError: they are none, more than one, or something is wrong with them.
+    """
+    files = [file for file in sorted(folder.iterdir()) if is_dicom(file)]
+    if not files:
+        raise DicomError(folder, DicomReason.NOT_DICOM)
+    cases, problems = find_dicom_cases(files)
+    failed = [problem for problem in problems if not (problem.reason.is_skip and cases)]
+    if failed:
+        raise DicomError(failed[0].paths[0], failed[0].reason, failed[0].detail)
+    if len(cases) > 1:
+        raise DicomError(folder, DicomReason.MIXED_SERIES, f"{len(cases)} images; open them one by one")
+    return cases[0]
+
+
+def to_nifti(case: DicomCase) -> Nifti:
+    """Returns a still or volume for viewers.
+
+    Shape:
+        stills: (columns, rows, 1), or (columns, rows, 1, 1, 3) for colour, as ITK writes it; uint8.
+        volumes: (columns, rows, slices), int16 where that holds the values, else float32.
+
+    Raises:
+        DicomError: it is a cine, or cannot be decoded.
+    """
+    if case.kind is CaseKind.CINE:
+        detail = f"{case.frames} frames; MONAI Label shows stills and volumes"
+        raise DicomError(case.paths[0], DicomReason.NOT_ONE_FRAME, detail)
+    if case.kind is CaseKind.SERIES:
+        values = read_volume(case)
+        short = values.astype(np.int16)
+        image = Nifti(short if np.array_equal(short, values) else values, case.affine)
+    else:
+        frame = np.moveaxis(read_frame(case.paths[0], 0, "RGB"), 0, 1)
+        if (frame == frame[..., :1]).all():
+            image = Nifti(frame[..., :1], _UPRIGHT)
+        else:
+            image = Nifti(frame[:, :, None, None], _UPRIGHT)
+            image.header.set_intent(_VECTOR_INTENT)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def read_label_file(path: Path, case: DicomCase) -> np.ndarray:
+    """Reads a label map that was drawn or made on an image.
+
+    Args:
+        path: PNG of a still; NIfTI or NRRD of either. Flipped and swapped axes are put back.
+
+    Shape:
+        - output: (rows, columns) of a still, (columns, rows, slices) of a volume, uint16.
+
+    Raises:
+        ValueError: it is not on the image's grid.
+    """
+    if path.suffix.lower() == ".png":
+        with Image.open(path) as picture:
+            values, affine = np.asarray(picture).T, None
+    else:
+        values, affine = _read_volume_file(path)
+    if case.kind is CaseKind.SERIES:
+        if affine is None or case.affine is None or values.ndim != 3:
+            raise ValueError(f"{path.name}: not a label map of a volume")
+        values, affine = _to_axes_of(case.affine, values, affine)
+        is_there = np.allclose(affine, case.affine, atol=_AFFINE_TOLERANCE)
+        expected: tuple[int, ...] = (case.columns, case.rows, case.frames)
+    else:
+        values, is_there = values.reshape(values.shape[:2] if values.size == np.prod(values.shape[:2]) else -1), True
+        expected = (case.columns, case.rows)
+    if values.shape != expected or not is_there:
+        raise ValueError(f"{path.name}: shape {values.shape}, not on the grid of the image, {expected}")
+    label = values if case.kind is CaseKind.SERIES else values.T
+    return np.ascontiguousarray(np.rint(label).astype(np.uint16))
+
+
+def write_label_file(label: np.ndarray, case: DicomCase, path: Path) -> None:
+    """Writes a label map as NIfTI.
+
+    Shape:
+        - label: as ``read_label_file`` returns it.
+    """
+    save_label_volume(label if case.kind is CaseKind.SERIES else label.T[..., None], to_nifti(case), path)
+
+
+def _read_volume_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns values and affine to RAS of a NIfTI or, where ITK is installed, of whatever that reads."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        image = cast(Nifti, nib.load(path))
+        return np.asarray(image.dataobj), np.asarray(image.affine)
+    import SimpleITK  # comes with MONAI Label
+
+    image = SimpleITK.ReadImage(str(path))
+    affine = np.eye(4)
+    size = image.GetDimension()
+    affine[:size, :size] = np.reshape(image.GetDirection(), (size, size)) * np.asarray(image.GetSpacing())
+    affine[:size, 3] = image.GetOrigin()
+    return SimpleITK.GetArrayFromImage(image).T, _LPS_TO_RAS @ affine
+
+
+def _to_axes_of(target: np.ndarray, values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    turn = ornt_transform(io_orientation(affine), io_orientation(target))
+    return apply_orientation(values, turn), affine @ nib.orientations.inv_ornt_aff(turn, values.shape)

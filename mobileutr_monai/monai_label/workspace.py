@@ -1,0 +1,121 @@
+"""The folder that MONAI Label works in: its app, and a copy of the bundle whose weights learn."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from monai.bundle import ConfigParser
+
+from mobileutr_monai.networks import load_weights
+
+__all__ = ["Workspace"]
+
+# MONAI Label looks for a class of its own in the app's main.py.
+_MAIN = '''"""Written by mobileutr_monai.monai_label."""
+
+from mobileutr_monai.monai_label.app import BundleApp  # noqa: F401
+'''
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An app folder of MONAI Label.
+
+    Attributes:
+        folder: with ``main.py``, ``model/``, ``logs/`` and the cache of a PACS.
+        bundle: the copy that MONAI Label reads, and trains; the shipped one is never written to.
+        metadata: of the bundle.
+        lock: held as long as this object lives, so that no other server trains the same copy.
+    """
+
+    folder: Path
+    bundle: Path
+    metadata: dict[str, Any]
+    lock: FileLock
+
+    @classmethod
+    def prepare(cls, shipped: Path, work: Path, restore: bool = False) -> Workspace:
+        """Copies the bundle, but for weights that have been trained there, and holds the weights against its network.
+
+        Args:
+            shipped: the bundle.
+            work: folder of the workspaces of all bundles.
+            restore: take the shipped weights again; the trained ones are kept in ``models/trained/``.
+
+        Raises:
+            FileNotFoundError: it is no bundle, or has no weights.
+            ValueError: the weights do not fit the network, or another server works in the folder.
+        """
+        needed = [Path("configs", name) for name in ("inference.json", "train.json", "metadata.json")]
+        for path in needed:
+            if not (shipped / path).is_file():
+                raise FileNotFoundError(f"{shipped} is no bundle: it has no {path}")
+        _check_weights(shipped, shipped / "models" / "model.pt")
+        folder = (work / shipped.resolve().name).resolve()
+        bundle = folder / "model" / shipped.resolve().name
+        models = bundle / "models"
+        lock = _lock(folder)
+        for source in shipped.iterdir():
+            if source.name not in ("models", "eval"):
+                _copy(source, bundle / source.name)
+        models.mkdir(parents=True, exist_ok=True)
+        # A training that has finished leaves what was there before in previous/.
+        if restore and (models / "previous").is_dir():
+            _keep_trained(models)
+        if not (models / "previous").is_dir():
+            _copy(shipped / "models" / "model.pt", models / "model.pt")
+        _check_weights(bundle, models / "model.pt")
+        (folder / "main.py").write_text(_MAIN, encoding="utf-8")
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        return cls(folder, bundle, metadata, lock)
+
+
+def _lock(folder: Path) -> FileLock:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"another server works in {folder}; stop it, or give another folder with --work") from None
+    return lock
+
+
+def _keep_trained(models: Path) -> None:
+    """Moves what training has left to the next free ``trained/NUMBER``."""
+    numbers = [int(path.name) for path in (models / "trained").glob("*") if path.name.isdigit()]
+    target = models / "trained" / str(max(numbers, default=0) + 1)
+    target.mkdir(parents=True)
+    for name in ("model.pt", "previous", "training"):
+        if (models / name).exists():
+            (models / name).rename(target / name)
+
+
+def _check_weights(bundle: Path, weights: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    load_weights(parser.get_parsed_content("network_def"), weights)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file or folder, whole or not at all, in the place of what is there."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    _remove(temporary)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, temporary)
+    else:
+        shutil.copy2(source, temporary)
+    _remove(target)
+    temporary.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,329 @@
+"""What a folder holds: images, NIfTI volumes, DICOM stills, cines and series, told by content, not by name."""
+
+from __future__ import annotations
+
+import errno
+import stat
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from mobileutr_monai.core.text import escape
+from mobileutr_monai.readers.archives import ArchiveReason, is_archive, unpack_archive
+from mobileutr_monai.readers.dicom.header import is_dicom
+from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.readers.nifti import count_dimensions
+
+__all__ = [
+    "InputCase",
+    "InputKind",
+    "UnusedFile",
+    "find_cases",
+    "find_images",
+    "find_volumes",
+    "strip_suffix",
+]
+
+_IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+_NIFTI_HEADER_BYTES = 348
+# More than the longest header of gzip takes.
+_SNIFFED_BYTES = 2**17
+# The file in which a run says what it is, and more than it has.
+_RUN_FILE = "run.json"
+_RUN_BYTES = 2**16
+# Magic strings of NIfTI-1 and NIfTI-2, one file or a header with its data in another, by their offset.
+_NIFTI_MAGIC = {344: (b"n+1\0", b"ni1\0"), 4: (b"n+2\0", b"ni2\0")}
+
+
+class InputKind(str, Enum):
+    """What kind of input a case is."""
+
+    IMAGE = "image"
+    NIFTI = "NIfTI"
+    STILL = "DICOM still"
+    CINE = "DICOM cine"
+    SERIES = "DICOM series"
+
+
+@dataclass(frozen=True)
+class InputCase:
+    """Something to segment at once.
+
+    Attributes:
+        name: path of the file, of a series of its first file by name, relative to the folder, with slashes.
+        output: where results go, relative to the output folder, without suffix; no two cases have the same.
+        paths: one file, or those of a series in their order.
+        dicom: what the headers say, for DICOM.
+    """
+
+    name: str
+    output: str
+    kind: InputKind
+    paths: tuple[Path, ...]
+    dicom: DicomCase | None = None
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3; of a NIfTI file its header is read."""
+        if self.kind is InputKind.NIFTI:
+            return count_dimensions(self.paths[0])
+        return 3 if self.kind is InputKind.SERIES else 2
+
+
+@dataclass(frozen=True)
+class UnusedFile:
+    """A file, or the files of a series, that give no case.
+
+    Attributes:
+        failed: something is wrong with it; otherwise it is no image.
+    """
+
+    name: str
+    reason: str
+    detail: str
+    failed: bool
+    study_uid: str = ""
+    series_uid: str = ""
+
+
+class FoundInputs(NamedTuple):
+    """All files of a folder: in a case, or not used."""
+
+    cases: list[InputCase]
+    unused: list[UnusedFile]
+
+
+class _Draft(NamedTuple):
+    """A case before it has an output; its place is that of its first file, relative to the folder."""
+
+    place: Path
+    kind: InputKind
+    paths: tuple[Path, ...]
+    dicom: DicomCase | None = None
+
+
+class _Sorted(NamedTuple):
+    drafts: list[_Draft]
+    unused: list[UnusedFile]
+    archives: list[Path]
+
+
+class _Listing(NamedTuple):
+    paths: list[Path]
+    unused: list[UnusedFile]
+
+
+def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
+    """Finds the cases of a folder and its subfolders, sorted by name; none if there is no such folder.
+
+    Hidden files, and what is in hidden folders, are left out. A file that is not what its suffix says is taken for what
+    it is; one with an image's or NIfTI's suffix and no known content is a case that will fail when it is read. Links to
+    files are followed, links to folders are not. What lies in or below a folder of this program's results is not used.
+
+    A ZIP archive of a study is unpacked, and its members are cases like those of a folder of its name. Slices form a
+    series only with others of the same archive, so that an archive may lie beside the folder it was made of.
+
+    Args:
+        folder: what to search.
+        unpacked: empty folder for what is in archives, which must stay while the cases are used; without it archives
+            are not opened.
+    """
+    root = Path(folder)
+    files, unused = _list(root)
+    found = _sort_out(files, root)
+    for archive in found.archives:
+        if unpacked is None:
+            detail = "its images are not used unless it is unpacked"
+            unused.append(UnusedFile(_relative(archive, root), ArchiveReason.NOT_OPENED.value, detail, failed=False))
+            continue
+        inside = _look_inside(archive, root, unpacked)
+        found.drafts.extend(inside.drafts)
+        unused += inside.unused
+    unused += found.unused
+    drafts = sorted(found.drafts, key=lambda draft: draft.place)
+    outputs = _name_outputs([Path(_name(draft.place)) for draft in drafts])
+    cases = [
+        InputCase(_name(draft.place), output, draft.kind, draft.paths, draft.dicom)
+        for draft, output in zip(drafts, outputs, strict=True)
+    ]
+    return FoundInputs(cases, sorted(unused, key=lambda file: file.name))
+
+
+def find_images(folder: str | Path) -> list[str]:
+    """Returns the paths of all files with an image's suffix in a folder and its subfolders, sorted.
+
+    Hidden files, and what is in hidden folders, are left out; there are none if there is no such folder.
+    """
+    return [str(path) for path in _list(Path(folder)).paths if _has_suffix(path, IMAGE_SUFFIXES)]
+
+
+def find_volumes(folder: str | Path) -> list[str]:
+    """Returns the paths of all files with NIfTI's suffixes, as ``find_images`` does."""
+    return [str(path) for path in _list(Path(folder)).paths if _has_suffix(path, VOLUME_SUFFIXES)]
+
+
+def strip_suffix(path: Path) -> Path:
+    """Returns the path without the suffix of an image, NIfTI or DICOM file; ``.nii.gz`` is one, a UID's end none."""
+    for suffix in (*reversed(VOLUME_SUFFIXES), *IMAGE_SUFFIXES, *DICOM_SUFFIXES):
+        if _has_suffix(path, (suffix,)) and len(path.name) > len(suffix):
+            return path.with_name(path.name[: -len(suffix)])
+    return path
+
+
+def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
+    """Unpacks an archive and returns what is in it, as if it were a folder."""
+    place = archive.relative_to(root)
+    paths, problems = unpack_archive(archive, unpacked / place)
+    found = _sort_out([path for path in paths if not _is_hidden(path.relative_to(unpacked / place))], unpacked)
+    for nested in found.archives:
+        detail = "not opened; unpack the outer one and give the folder"
+        found.unused.append(UnusedFile(_relative(nested, unpacked), ArchiveReason.NESTED.value, detail, failed=True))
+    for problem in problems:
+        name = "/".join(filter(None, (_relative(archive, root), escape(problem.member))))
+        found.unused.append(UnusedFile(name, problem.reason.value, problem.detail, failed=True))
+    if not found.drafts and not found.unused:
+        found.unused.append(UnusedFile(_relative(archive, root), ArchiveReason.EMPTY.value, "", failed=False))
+    return found
+
+
+def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
+    """Tells what each file is."""
+    found = _Sorted([], [], [])
+    dicom: list[Path] = []
+    results = {path.parent for path in files if path.name == _RUN_FILE and _says_run(path)}
+    for path in files:
+        if results and not results.isdisjoint(path.parents):
+            found.unused.append(UnusedFile(_relative(path, root), "in a folder of results", "", failed=False))
+        elif is_archive(path):
+            found.archives.append(path)
+        elif (kind := _sniff(path)) is InputKind.STILL:
+            dicom.append(path)
+        elif kind is not None:
+            found.drafts.append(_Draft(path.relative_to(root), kind, (path,)))
+        elif path.suffix.lower() == ".zip":
+            found.unused.append(UnusedFile(_relative(path, root), ArchiveReason.BROKEN.value, "not ZIP", failed=True))
+        else:
+            found.unused.append(UnusedFile(_relative(path, root), "not an image", "", failed=False))
+    kinds = {CaseKind.STILL: InputKind.STILL, CaseKind.CINE: InputKind.CINE, CaseKind.SERIES: InputKind.SERIES}
+    cases, problems = find_dicom_cases(dicom)
+    found.drafts.extend(_Draft(min(case.paths).relative_to(root), kinds[case.kind], case.paths, case) for case in cases)
+    found.unused.extend(
+        UnusedFile(
+            name=_relative(min(problem.paths), root),
+            reason=problem.reason.value,
+            detail=f"{problem.detail}; {len(problem.paths)} files" if len(problem.paths) > 1 else problem.detail,
+            failed=not problem.reason.is_skip,
+            study_uid=problem.study_uid,
+            series_uid=problem.series_uid,
+        )
+        for problem in problems
+    )
+    return found
+
+
+def _says_run(path: Path) -> bool:
+    """Whether a file is the one in which a run of this program says what it is."""
+    try:
+        with path.open("rb") as file:
+            return b'"weights_sha256"' in file.read(_RUN_BYTES)
+    except OSError:
+        return False
+
+
+def _sniff(path: Path) -> InputKind | None:
+    """Returns what a file is; all of DICOM is ``STILL``, whether more is in it or belongs to it is found later."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SNIFFED_BYTES)
+    except OSError:
+        start = b""
+    if start[128:132] == b"DICM":  # first: the 128 bytes before it may be those of a TIFF
+        return InputKind.STILL
+    if start.startswith(_IMAGE_SIGNATURES):
+        return InputKind.IMAGE
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, _NIFTI_HEADER_BYTES)
+        except zlib.error:
+            start = b""
+    if any(start[offset : offset + 4] in magic for offset, magic in _NIFTI_MAGIC.items()):
+        return InputKind.NIFTI
+    if is_dicom(path):
+        return InputKind.STILL
+    if _has_suffix(path, IMAGE_SUFFIXES):
+        return InputKind.IMAGE
+    return InputKind.NIFTI if _has_suffix(path, VOLUME_SUFFIXES) else None
+
+
+def _name_outputs(names: Sequence[Path]) -> list[str]:
+    """Returns each path without suffix; with it, or a number, where two would have the same on any file system."""
+    uses = Counter(str(strip_suffix(name)).lower() for name in names)
+    taken = {output for output, number in uses.items() if number == 1}
+    outputs = []
+    for name in names:
+        output = strip_suffix(name)
+        if uses[str(output).lower()] > 1:
+            stem = name.name.replace(".", "_")
+            candidates = (output.with_name(stem if n == 1 else f"{stem}_{n}") for n in count(1))
+            output = next(candidate for candidate in candidates if str(candidate).lower() not in taken)
+            taken.add(str(output).lower())
+        outputs.append(output.as_posix())
+    return outputs
+
+
+def _has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
+    return path.name.lower().endswith(tuple(suffixes))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return _name(path.relative_to(root))
+
+
+def _name(place: Path) -> str:
+    """Returns a path in the words of the report: with slashes, in one line, and in characters that UTF-8 has."""
+    return escape(place.as_posix())
+
+
+def _list(root: Path) -> _Listing:
+    """Lists the files of a folder and its subfolders, sorted, without hidden ones, and what cannot be looked at."""
+    listing = _Listing([], [])
+
+    def note(path: Path, reason: str, detail: str | None, failed: bool) -> None:
+        listing.unused.append(UnusedFile(_relative(path, root), reason, detail or "", failed))
+
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            if folder != root:
+                note(folder, "folder cannot be read", error.strerror, failed=True)
+            continue
+        for path in paths:
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
+                note(path, "broken link" if is_broken else "cannot be read", error.strerror, failed=True)
+                continue
+            if stat.S_ISREG(mode):
+                listing.paths.append(path)
+            elif stat.S_ISDIR(mode) and path.is_symlink():
+                note(path, "a link to a folder", "not followed; give the folder itself", failed=False)
+            elif stat.S_ISDIR(mode):
+                folders.append(path)
+            else:
+                note(path, "not a file", "a pipe, socket or device", failed=False)
+    listing.paths.sort()
+    return listing
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,1 @@
+"""Reading DICOM: headers, series, pixels, calibration, and the reader for ``LoadImaged``."""

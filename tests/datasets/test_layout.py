@@ -1,0 +1,80 @@
+"""Which mask belongs to which image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobileutr_monai.datasets.datalist import pair_cases
+from mobileutr_monai.datasets.layout import find_layout
+
+# Files of a folder, and name -> files of the mask.
+LAYOUTS: dict[str, tuple[tuple[str, ...], str, dict[str, list[str]]]] = {
+    "a folder a class": (
+        ("images/a.jpg", "masks/0/a.png", "masks/1/a.png"),
+        "folder",
+        {"a": ["masks/0/a.png", "masks/1/a.png"]},
+    ),
+    "masks directly": (("images/a.jpg", "masks/a.png"), "folder", {"a": ["masks/a.png"]}),
+    "masks with an ending": (
+        ("images/a.jpg", "images/b.jpg", "masks/a_segmentation.png", "masks/b-Mask.png"),
+        "folder",
+        {"a": ["masks/a_segmentation.png"], "b": ["masks/b-Mask.png"]},
+    ),
+    "several files of a mask": (
+        ("images/a.jpg", "masks/0/a_mask.png", "masks/0/a_mask_1.png"),
+        "folder",
+        {"a": ["masks/0/a_mask.png", "masks/0/a_mask_1.png"]},
+    ),
+    "images called masks": (("images/a_mask.png", "masks/a_mask.png"), "folder", {"a_mask": ["masks/a_mask.png"]}),
+    "beside each other": (("a.png", "a_mask.png", "a_mask_1.png"), "merge", {"a": ["a_mask.png", "a_mask_1.png"]}),
+    "a folder a diagnosis": (
+        ("benign/benign (1).png", "benign/benign (1)_mask.png", "normal/normal (1).png", "normal/normal (1)_mask.png"),
+        "merge",
+        {
+            "benign/benign (1)": ["benign/benign (1)_mask.png"],
+            "normal/normal (1)": ["normal/normal (1)_mask.png"],
+        },
+    ),
+}
+
+
+def touch(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+@pytest.mark.parametrize(("paths", "files", "masks"), LAYOUTS.values(), ids=LAYOUTS)
+def test_pairs_images_and_masks(
+    paths: tuple[str, ...], files: str, masks: dict[str, list[str]], tmp_path: Path
+) -> None:
+    touch(tmp_path, *paths)
+    layout = find_layout(tmp_path)
+    assert layout.files == files
+    assert layout.left_out == layout.same_name == []
+    cases = pair_cases(tmp_path)
+    found = {name: [Path(p).relative_to(tmp_path).as_posix() for p in case["label"]] for name, case in cases.items()}
+    assert found == masks
+
+
+def test_folders_of_images_are_their_diagnosis(tmp_path: Path) -> None:
+    touch(tmp_path, *LAYOUTS["a folder a diagnosis"][0])
+    assert find_layout(tmp_path).diagnosis == {"benign/benign (1)": "benign", "normal/normal (1)": "normal"}
+
+
+def test_notes_what_cannot_be_used(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "images/a.jpg", "images/b.png", "images/deep/c.png", "images/d.dcm", "masks/a.png")
+    touch(tmp_path, "masks/z_mask.png")
+    layout = find_layout(tmp_path)
+    assert layout.same_name == [(tmp_path / "images/a.jpg", tmp_path / "images/a.png")]
+    assert layout.without_mask(0) == ["b"]
+    assert layout.orphans == [[tmp_path / "masks/z_mask.png"]]
+    assert layout.left_out == [tmp_path / "images/d.dcm", tmp_path / "images/deep/c.png"]
+
+
+def test_masks_lie_in_one_place(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "masks/0/a.png")
+    with pytest.raises(ValueError, match="has masks and folders; put the masks into a folder of their class"):
+        find_layout(tmp_path)

@@ -1,0 +1,238 @@
+"""The batch runner over real DICOM: everything that can be decoded is segmented, everything else says why not."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from PIL import Image
+from pydicom import dcmread
+
+from mobileutr_monai.inference.report.thumbnails import read_thumbnail, thumbnail_path
+from mobileutr_monai.readers.dicom.calibration import read_tissue
+
+ROOT = Path(__file__).resolve().parents[3]
+DICOM = ROOT.parent / "shared" / "data" / "dicom"
+IMAGES, VOLUMES = "breast_ultrasound_segmentation", "hippocampus_mri_segmentation"
+SMALL = {IMAGES: {"image_size": [32, 32]}, VOLUMES: {"roi_size": [16, 16, 16], "spacing": [8.0, 8.0, 8.0]}}
+
+pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the real DICOM files are not beside the project")
+
+Rows = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., Rows]:
+    """Runs a bundle, at a small size since these tests are about files; returns the last row of each case."""
+
+    def run(name: str, folder: Path, output: Path, **overrides: object) -> Rows:
+        bundle = ROOT / "bundles" / name
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / "inference.json"))
+        parser.read_meta(str(bundle / "configs" / "metadata.json"))
+        folders = {"bundle_root": str(bundle), "dataset_dir": str(folder), "output_dir": str(output)}
+        parser.update({**folders, **SMALL[name], **overrides})
+        try:
+            parser.get_parsed_content("runner").run()
+        except SystemExit as stop:
+            assert stop.code == 1
+        with (output / "report.csv").open(newline="") as file:
+            return {row["case"]: row for row in csv.DictReader(file)}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def everything(run, tmp_path_factory) -> tuple[Rows, Path]:
+    output = tmp_path_factory.mktemp("everything")
+    return run(IMAGES, DICOM, output, any_modality=True, overlays=False), output
+
+
+def read_index() -> list[dict[str, str]]:
+    with (DICOM / "index.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_still_and_cine_that_the_index_decodes_is_segmented(everything):
+    rows, output = everything
+    for entry in read_index():
+        if entry["file"].split("/")[0] in ("ct_series_totalseg",) or entry["file"].startswith("mr_series"):
+            continue  # volumes
+        row = rows[entry["file"]]
+        if not entry["decoded"].startswith("FAIL") and row["reason"] != "not an image object":
+            assert row["status"] == "ok", (entry["file"], row["reason"], row["detail"])
+            assert (output / row["output"]).is_file()
+        elif row["status"] != "ok":
+            assert row["reason"]
+
+
+def test_every_file_is_in_the_report_once(everything):
+    rows, _ = everything
+    series = [row for row in rows.values() if row["kind"] == "DICOM series"]
+    assert {row["reason"] for row in series} == {"not for this bundle's dimensions"}
+    in_series = sum(len(list((DICOM / Path(row["case"]).parent).iterdir())) for row in series)
+    assert len(rows) - len(series) + in_series == sum(path.is_file() for path in DICOM.rglob("*"))
+
+
+def test_other_modalities_are_skipped_unless_asked_for(run, tmp_path):
+    rows = run(IMAGES, DICOM, tmp_path, overlays=False)
+    assert {name for name, row in rows.items() if row["status"] == "ok"} == {
+        f"us/{path.name}" for path in (DICOM / "us").iterdir()
+    }
+    assert rows["odd/CT_small.dcm"]["reason"] == "not this bundle's modality"
+    assert "CT, the bundle is for US" in rows["odd/CT_small.dcm"]["detail"]
+
+
+def test_segmentation_holds_the_mask_that_the_plain_format_has(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "US1_J2KR.dcm", "philips_mono_jpegll.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    objects = run(IMAGES, tmp_path / "in", tmp_path / "seg")
+    plain = run(IMAGES, tmp_path / "in", tmp_path / "plain", output_format="plain")
+    assert objects.keys() == plain.keys()
+    for name, row in objects.items():
+        segmentation = dcmread(tmp_path / "seg" / row["output"])
+        mask = np.array(Image.open(tmp_path / "plain" / plain[name]["output"]))
+        assert segmentation.Modality == "SEG"
+        assert np.array_equal(segmentation.pixel_array.reshape(-1, *mask.shape).max(axis=0), mask)
+        assert row["pixels"] == plain[name]["pixels"] == str((mask == 1).sum())
+
+
+def test_areas_in_mm_only_where_the_ultrasound_is_calibrated(everything):
+    rows, _ = everything
+    calibrated, not_calibrated = rows["us/OBXXXX1A_rle.dcm"], rows["us/US1_J2KR.dcm"]
+    if int(calibrated["pixels"]):
+        inside = int(calibrated["pixels"]) * (1 - float(calibrated["outside_percent"]) / 100)
+        assert float(calibrated["area_mm2"]) == pytest.approx(inside * 0.2622882866**2, rel=1e-3)
+    assert not_calibrated["area_mm2"] == ""
+    assert not_calibrated["diameter_mm"] == ""
+
+
+def test_overlays_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "US1_J2KR.dcm"):  # with regions, and without
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    rows = run(IMAGES, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out" / "US1_J2KR_overlay.png").exists()
+    assert "no overlay" in rows["US1_J2KR.dcm"]["detail"]
+    assert rows["OBXXXX1A_rle.dcm"]["detail"] == ""
+    picture = np.array(Image.open(tmp_path / "out" / "OBXXXX1A_rle_overlay.png"))
+    assert picture.any()
+    assert not picture[:20].any(), "the banner"
+    run(IMAGES, tmp_path / "in", tmp_path / "whole", whole_overlays=True)
+    assert np.array(Image.open(tmp_path / "whole" / "OBXXXX1A_rle_overlay.png"))[:20].any()
+    assert (tmp_path / "whole" / "US1_J2KR_overlay.png").is_file()
+
+
+@pytest.mark.parametrize("overlays", [True, False])
+def test_thumbnails_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp_path, overlays):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "OBXXXX1A_rle_2frame.dcm", "US1_J2KR.dcm", "examples_ybr_color.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    rows = run(IMAGES, tmp_path / "in", tmp_path / "out", overlays=overlays)
+    for name in ("OBXXXX1A_rle", "OBXXXX1A_rle_2frame"):
+        top, left, bottom, right = read_tissue(tmp_path / "in" / f"{name}.dcm")
+        (thumbnail,) = read_thumbnail(thumbnail_path(tmp_path / "out", name))
+        assert thumbnail["width"] / thumbnail["height"] == pytest.approx((right - left) / (bottom - top), rel=0.01)
+        assert (bottom, right) != (600, 800) or (top, left) != (0, 0), "there is something outside"
+    sums = np.asarray(nib.load(tmp_path / "out" / f"{name}_mask.nii.gz").dataobj).sum(axis=(0, 1))
+    assert thumbnail["name"] == f"frame {sums.argmax() + 1} of 2{', largest area' if sums.any() else ''}"
+    # A still without regions, and a cine whose region lies outside of it.
+    stated = {
+        "US1_J2KR": "it states no regions",
+        "examples_ybr_color": "the region of tissue that it states does not lie",
+    }
+    for name, why in stated.items():
+        assert not thumbnail_path(tmp_path / "out", name).exists()
+        what = "overlay" if overlays else "picture"
+        assert rows[f"{name}.dcm"]["detail"].startswith(f"no {what}: {why}")
+    run(IMAGES, tmp_path / "in", tmp_path / "whole", overlays=overlays, whole_overlays=True)
+    assert thumbnail_path(tmp_path / "whole", "US1_J2KR").is_file()
+    (thumbnail,) = read_thumbnail(thumbnail_path(tmp_path / "whole", "OBXXXX1A_rle"))
+    assert thumbnail["width"] / thumbnail["height"] == pytest.approx(800 / 600, rel=0.01)
+
+
+def test_a_cine_becomes_a_stack_of_masks_and_a_capture(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(DICOM / "us" / "OBXXXX1A_rle_2frame.dcm", tmp_path / "in" / "cine")
+    (row,) = run(IMAGES, tmp_path / "in", tmp_path / "out", batch_size=1).values()
+    assert (row["kind"], row["status"], row["shape"]) == ("DICOM cine", "ok", "600 x 800 x 2")
+    stack = np.asarray(nib.load(tmp_path / "out" / "cine_mask.nii.gz").dataobj)
+    assert stack.shape == (800, 600, 2)
+    assert int(row["pixels"]) == (stack == 1).sum()
+    assert dcmread(tmp_path / "out" / "cine_overlay.dcm").NumberOfFrames == 2
+
+
+def test_a_series_in_shuffled_files_becomes_a_segmentation_of_its_slices(run, tmp_path):
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    (tmp_path / "in").mkdir()
+    paths = sorted(source.iterdir())
+    for index, path in enumerate(reversed(paths)):
+        shutil.copyfile(path, tmp_path / "in" / f"IM{index:04}")
+    (row,) = run(VOLUMES, tmp_path / "in", tmp_path / "out").values()
+    assert (row["kind"], row["status"]) == ("DICOM series", "ok"), row["detail"]
+    segmentation = dcmread(tmp_path / "out" / row["output"])
+    assert [segment.SegmentLabel for segment in segmentation.SegmentSequence] == ["anterior", "posterior"]
+    plain = run(VOLUMES, tmp_path / "in", tmp_path / "plain", output_format="plain")
+    (mask,) = (np.asarray(nib.load(tmp_path / "plain" / r["output"]).dataobj) for r in plain.values())
+    assert mask.shape[2] == len(paths)
+    assert int(segmentation.pixel_array.sum()) == (mask > 0).sum()
+
+
+def test_a_series_that_cannot_be_used_is_named_with_its_reason(run, tmp_path, caplog):
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    shutil.copytree(source, tmp_path / "in")
+    for path in sorted((tmp_path / "in").iterdir())[10:12]:
+        path.unlink()
+    ((name, row),) = run(VOLUMES, tmp_path / "in", tmp_path / "out").items()
+    assert row["status"] == "failed"
+    assert f"{name}: {row['reason']}: {row['detail']}" in caplog.messages
+
+
+def test_a_volume_bundle_refuses_stills_and_cines_with_the_reason(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for path in (DICOM / "odd" / "MR_small_RLE.dcm", DICOM / "odd" / "emri_small.dcm"):
+        shutil.copyfile(path, tmp_path / "in" / path.name)
+    source = DICOM / "mr_series_Study1_13_HCropVolume"
+    shutil.copytree(source, tmp_path / "in" / "series")
+    rows = run(VOLUMES, tmp_path / "in", tmp_path / "out", overlays=False)
+    refused = {name: row["reason"] for name, row in rows.items() if row["status"] == "skipped"}
+    reason = "not for this bundle's dimensions"
+    assert refused == {"MR_small_RLE.dcm": reason, "emri_small.dcm": reason}
+
+
+def test_no_patient_name_is_printed_or_written_to_the_report(run, tmp_path, capsys, caplog):
+    (tmp_path / "in").mkdir()
+    source = dcmread(DICOM / "us" / "US1_J2KR.dcm")
+    source.PatientName, source.PatientID = "SECRET^NAME", "SECRET-ID"
+    source.save_as(tmp_path / "in" / "a.dcm")
+    (tmp_path / "in" / "b.dcm").write_bytes((tmp_path / "in" / "a.dcm").read_bytes()[:-5000])
+    run(IMAGES, tmp_path / "in", tmp_path / "out")
+    said = capsys.readouterr()
+    reports = "".join(
+        (tmp_path / "out" / name).read_text() for name in ("report.csv", "report.json", "report.html", "run.json")
+    )
+    assert "SECRET" not in said.out + said.err + caplog.text + reports
+
+
+def test_the_network_can_be_given_the_tissue_of_an_ultrasound_alone(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("OBXXXX1A_rle.dcm", "OBXXXX1A_rle_2frame.dcm", "US1_J2KR.dcm"):
+        shutil.copyfile(DICOM / "us" / name, tmp_path / "in" / name)
+    options = {"output_format": "plain", "overlays": False, "threshold": 1e-6}  # all that the network sees
+    run(IMAGES, tmp_path / "in", tmp_path / "out", crop_to_tissue=True, **options)
+    top, left, bottom, right = read_tissue(DICOM / "us" / "OBXXXX1A_rle.dcm")
+    still = np.array(Image.open(tmp_path / "out" / "OBXXXX1A_rle_mask.png"))
+    frames = np.asarray(nib.load(tmp_path / "out" / "OBXXXX1A_rle_2frame_mask.nii.gz").dataobj)
+    for mask in (still, frames[..., 0].T):
+        assert mask.shape == (600, 800)
+        assert mask[top:bottom, left:right].mean() > 0.9
+        assert not np.delete(mask, np.s_[top:bottom], axis=0).any()
+        assert not np.delete(mask, np.s_[left:right], axis=1).any()
+    assert np.array(Image.open(tmp_path / "out" / "US1_J2KR_mask.png")).mean() > 0.9, "no region: the whole image"

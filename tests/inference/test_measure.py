@@ -1,0 +1,51 @@
+"""What is measured of a label, held against the plainest way to measure it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.spatial.distance import pdist
+
+from mobileutr_monai.inference.measure import measure_labels
+
+
+def label_map(shape, seed):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    return (noise > np.quantile(noise, 0.9)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (1, 25), (12, 14, 10)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_label_is_measured_as_all_its_pixels_say(shape, seed):
+    label, spacing = label_map(shape, seed), (0.3, 1.7, 0.9)[: len(shape)]
+    (found,) = measure_labels(label, {1: "lesion"}, spacing)
+
+    points = np.argwhere(label) * np.asarray(spacing)
+    assert found.pixels == len(points)
+    assert found.diameter_mm == pytest.approx(pdist(points).max(), abs=0.0051)
+    assert found.components == ndimage.label(label)[1]
+    assert (found.diameter_px is None) == (len(shape) == 3)
+
+
+@pytest.mark.parametrize("before, behind", [((0, 0), (7, 3)), ((5, 9), (0, 0)), ((2, 30), (11, 4))])
+def test_where_a_label_lies_changes_nothing_but_its_share(before, behind):
+    label = label_map((40, 30), 0)
+    wider = np.pad(label, list(zip(before, behind, strict=True)))
+    (found,), (moved,) = (measure_labels(array, {1: "lesion"}, (1.0, 1.0)) for array in (label, wider))
+    moved.percent = found.percent
+    assert moved == found
+
+
+def test_what_is_outside_of_stated_tissue_has_pixels_but_no_millimetres():
+    label, outside = np.zeros((10, 10), np.uint8), np.zeros((10, 10), bool)
+    label[2:4, 1:9], outside[:, 5:] = 1, True
+    (found,) = measure_labels(label, {1: "lesion"}, (0.5, 0.5), outside)
+    (inside,) = measure_labels(label * ~outside, {1: "lesion"}, (0.5, 0.5))
+    assert (found.pixels, found.outside_percent) == (16, 50.0)
+    assert (found.area_mm2, found.diameter_mm) == (inside.area_mm2, inside.diameter_mm) == (2.0, 1.58)
+    (found,) = measure_labels(label, {1: "lesion"}, (0.5, 0.5), np.ones((10, 10), bool))
+    assert (found.pixels, found.area_mm2, found.diameter_mm) == (16, 0.0, 0.0)
+
+
+def test_a_label_that_is_nowhere_has_no_size():
+    (found,) = measure_labels(np.zeros((5, 5), np.uint8), {1: "lesion"}, (1.0, 1.0))
+    assert (found.pixels, found.diameter_px, found.diameter_mm, found.components) == (0, 0.0, 0.0, 0)
