@@ -54,7 +54,7 @@ def make_runner(bundle: Path, folder: Path, output: Path, batch_size: int, worke
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "inference.json"))
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
-    parser.update({"bundle_root": str(bundle), "dataset_dir": str(folder), "output_dir": str(output)})
+    parser.update({"bundle_root": bundle, "dataset_dir": folder, "output_dir": output})
     parser.update({"batch_size": batch_size, "workers": workers, "overlays": False, "report_page": False, **overrides})
     return parser.get_parsed_content("runner")
 

@@ -42,7 +42,7 @@ def run(bundle: Path, folder: Path, output: Path, **overrides: object) -> float:
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "inference.json"))
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
-    parser.update({"bundle_root": str(bundle), "dataset_dir": str(folder), "output_dir": str(output)})
+    parser.update({"bundle_root": bundle, "dataset_dir": folder, "output_dir": output})
     parser.update({"overlays": False, **overrides})
     with contextlib.redirect_stderr(io.StringIO()):
         runner = parser.get_parsed_content("runner")

@@ -61,7 +61,7 @@ def make_epoch(bundle: Path, folder: Path, plain: bool, device: torch.device) ->
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / name) for name in names])
     parser.read_meta(str(bundle / "configs" / "metadata.json"))
-    parser.update({"bundle_root": str(bundle), "dataset_dir": str(folder), "device": device})
+    parser.update({"bundle_root": bundle, "dataset_dir": folder, "device": device})
     if plain:
         parser.update({"memory_format": "$torch.contiguous_format", "train#dataset#cache_rate": 0.0})
         parser.update({"train#inferer": {"_target_": "SimpleInferer"}})

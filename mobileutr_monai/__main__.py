@@ -201,7 +201,7 @@ def _predict(options: argparse.Namespace) -> int:
         "dry_run": options.dry_run,
     }
     given = {
-        "weights": None if options.weights is None else str(options.weights),
+        "weights": options.weights,
         "engine": options.engine,
         "batch_size": options.batch_size,
         "workers": options.workers,

@@ -50,7 +50,7 @@ class Bundle:
         self.sha256 = hashlib.sha256(self.scorer.weights.read_bytes()).hexdigest()
         parser = ConfigParser()
         parser.read_config(str(folder / "configs" / "inference.json"))
-        parser["bundle_root"] = str(folder)
+        parser["bundle_root"] = folder
         self.settings: dict[str, Any] = parser.get_parsed_content("settings")
         self.size_unit = "percent" if self.scorer.segmenter.spatial_dims == 2 else "ml"
 

@@ -96,7 +96,7 @@ class Scorer:
         parser = ConfigParser()
         parser.read_config(str(bundle / "configs" / f"{name}.json"))
         parser.read_meta(str(bundle / "configs" / "metadata.json"))
-        parser.update({"bundle_root": str(bundle), **overrides})
+        parser.update({"bundle_root": bundle, **overrides})
         return parser
 
     def compare(self, item: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -179,7 +179,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     given = {
-        "weights": arguments.weights and str(arguments.weights),
+        "weights": arguments.weights,
         "threshold": arguments.threshold,
         "image_size": arguments.image_size,
     }

@@ -253,7 +253,7 @@ def _title(name: str) -> str:
 def _network(bundle: Path, workflow: str = "inference") -> nn.Module:
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / f"{workflow}.json"))
-    parser["bundle_root"] = str(bundle)
+    parser["bundle_root"] = bundle
     parser.parse()
     network: nn.Module = parser.get_parsed_content("network_def")
     return network

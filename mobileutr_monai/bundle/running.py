@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ __all__ = ["run_bundle"]
 def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Mapping[str, Any]) -> int:
     """Runs a bundle's inference on a folder: ``python -m monai.bundle run`` with its ids replaced.
 
-    Configs are code: only run bundles that you trust.
+    Configs are code: only run bundles that you trust. Paths are not: they are handed over as ``Path``, which MONAI's parser
+    leaves alone. In a text it reads ``#`` as a separator of ids, and runs what begins with ``$``.
 
     Args:
-        overrides: config id -> value. An id that the config does not have is an error, not ignored.
+        overrides: config id -> value; paths as ``Path``. An id that the config does not have is an error, not ignored.
 
     Returns:
         0 when all went well, 1 when cases failed, 2 when something given cannot be used.
@@ -34,17 +36,11 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
         from monai.bundle import ConfigWorkflow
 
-        logging.disable(logging.WARNING)  # that there is no logging file
-        workflow = ConfigWorkflow(
-            config_file=str(config_file), meta_file=str(meta_file), logging_file=False, workflow_type="inference"
-        )
-        logging.disable(logging.NOTSET)
-        values = {
-            "bundle_root": str(bundle.resolve()),
-            "dataset_dir": str(dataset_dir),
-            "output_dir": str(output_dir),
-            **overrides,
-        }
+        with _quiet():  # it warns that there is no logging file
+            workflow = ConfigWorkflow(
+                config_file=str(config_file), meta_file=str(meta_file), logging_file=False, workflow_type="inference"
+            )
+        values = {"bundle_root": bundle.resolve(), "dataset_dir": dataset_dir, "output_dir": output_dir, **overrides}
         unknown = [key for key in values if key not in workflow.parser]
         if unknown:
             raise ValueError(f"{config_file} has no id {unknown[0]!r}; see its ids with a text editor")
@@ -55,3 +51,14 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
         except SystemExit as stop:
             return int(stop.code or 0)
     return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leaves out warnings, and sets the level back whatever happens."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["check_folders", "has_other_report", "overlay_path", "require_configs"]
+__all__ = ["check_folders", "has_other_report", "overlay_path", "refuse_mangled", "require_configs"]
 
 
 def check_folders(source: Path, target: Path) -> None:
@@ -38,6 +38,23 @@ def has_other_report(report: Path, columns: Sequence[str]) -> bool:
 def overlay_path(weights: Path) -> Path:
     """Returns where ``mobileutr convert`` writes the config overlay of a file of weights."""
     return weights.with_name(f"{weights.stem}.overlay.json")
+
+
+def refuse_mangled(**paths: object) -> None:
+    """Checks that MONAI's parser has not changed a path: of a text it makes ``::`` of each ``#``.
+
+    Args:
+        paths: config id -> path; a ``Path`` went past the parser unchanged.
+
+    Raises:
+        ValueError: a text has ``::``.
+    """
+    for name, path in paths.items():
+        if isinstance(path, str) and "::" in path:
+            raise ValueError(
+                f"{name} {path!r} contains '::', which monai.bundle run also makes of '#'; choose a path without either, "
+                "or use mobileutr predict"
+            )
 
 
 def require_configs(bundle: Path, names: Iterable[str] = ("inference", "metadata")) -> None:

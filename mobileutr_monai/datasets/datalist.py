@@ -48,9 +48,9 @@ def load_datalist(dataset_dir: str | Path, datalist: str | Path = "", fold: int 
         FileNotFoundError: the folder, the list or one of its files does not exist.
         ValueError: the list is not a datalist, or an image has no mask.
     """
-    root = Path(dataset_dir)
+    root = Path(dataset_dir).absolute()  # MONAI's LoadImage takes a "~" at the beginning for the home directory
     if not root.is_dir():
-        raise FileNotFoundError(f"dataset_dir {str(root)!r} is not a folder")
+        raise FileNotFoundError(f"dataset_dir {str(dataset_dir)!r} is not a folder")
     path = find_json(root, datalist)
     if path is not None:
         sections = {name: [_resolve(i, root, path) for i in items] for name, items in read_sections(path).items()}

@@ -133,7 +133,7 @@ def _read_bundle(bundle: Path) -> ConfigParser:
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
         parser.read_config(str(config))
         parser.read_meta(str(meta))
-        parser.update({"bundle_root": str(bundle), "device": torch.device("cpu")})
+        parser.update({"bundle_root": bundle, "device": torch.device("cpu")})
         parser.parse(True)
         parser.get_parsed_content("segmenter")  # here, since its readers warn; the parser keeps it
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,11 @@ class TrainingCheckpoint:
         resume: bool = False,
         interval: int = 1,
     ) -> None:
+        if isinstance(ckpt_dir, str) and "::" in ckpt_dir:
+            raise ValueError(
+                f"ckpt_dir {ckpt_dir!r} contains '::', which monai.bundle run also makes of '#'; choose a path without "
+                "either"
+            )
         self.ckpt_dir = Path(ckpt_dir)
         self.last, self.best = self.ckpt_dir / "training" / "last.pt", self.ckpt_dir / "training" / "best.pt"
         self.state = dict(state)
@@ -100,8 +106,8 @@ class TrainingCheckpoint:
     def _save(self, engine: Engine) -> None:
         if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
             return
-        score = self.evaluator.state.metrics.get(self.metric)
-        if isinstance(score, float) and score > self.best_score:
+        score = _to_number(self.evaluator.state.metrics.get(self.metric))
+        if score > self.best_score:
             self.best_score = score
             # of a GPU's training, too, it is loaded where there is none
             _write({name: value.cpu() for name, value in self.model.state_dict().items()}, self.best)
@@ -128,6 +134,20 @@ class TrainingCheckpoint:
             logger.info("the weights that were in %s are now in %s", target, previous)
         _write(torch.load(self.best, weights_only=True), target)
         logger.info("best epoch's weights (%s %.4f) are in %s", self.metric, self.best_score, target)
+
+
+def _to_number(score: Any) -> float:
+    """Returns a metric as a Python float, as ``torch.load(weights_only=True)`` reads it; NaN where there is none.
+
+    Raises:
+        ValueError: it is more than one number.
+    """
+    if score is None:
+        return math.nan
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"the metric is {score!r}, which is not one number; name another metric") from None
 
 
 def _write(content: Mapping, path: Path) -> None:

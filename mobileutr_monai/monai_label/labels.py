@@ -77,7 +77,7 @@ class LabelCheck:
     def __init__(self, bundle: Path, labels: Sequence[SegmentLabel]) -> None:
         parser = ConfigParser()
         parser.read_config(str(bundle / "configs" / "train.json"))
-        parser["bundle_root"] = str(bundle)
+        parser["bundle_root"] = bundle
         self.labels = labels
         self._load_image, self._load_label = (
             next(step for step in parser.get_parsed_content(f"{key}_transforms") if isinstance(step, LoadImaged))

@@ -124,5 +124,11 @@ class TrainTask(BundleTrainTask):
         batch_size = int(self._request.get("batch_size", BATCH_SIZE))
         if rate <= 0 or batch_size < 1:
             raise ValueError(f"learning_rate {rate} and batch_size {batch_size} must be above 0")
+        for key, value in overrides.items():  # MONAI's parser leaves a Path alone, and makes "::" of "#" in a text
+            if key.endswith(("dataset#data", "dataset::data")):
+                overrides[key] = [
+                    {name: Path(path) if isinstance(path, str) else path for name, path in case.items()}
+                    for case in value
+                ]
         overrides |= {"learning_rate": rate, "batch_size": batch_size}
         return overrides

@@ -49,7 +49,8 @@ class Workspace:
 
         Raises:
             FileNotFoundError: it is no bundle, or has no weights.
-            ValueError: the weights do not fit the network, or another server works in the folder.
+            ValueError: the weights do not fit the network, another server works in the folder, or MONAI's parser would
+                change its name.
         """
         needed = [Path("configs", name) for name in ("inference.json", "train.json", "metadata.json")]
         for path in needed:
@@ -57,6 +58,8 @@ class Workspace:
                 raise FileNotFoundError(f"{shipped} is no bundle: it has no {path}")
         _check_weights(shipped, shipped / "models" / "model.pt")
         folder = (work / shipped.resolve().name).resolve()
+        if "#" in str(folder) or "::" in str(folder):  # MONAI Label hands it to MONAI's parser as a text
+            raise ValueError(f"{folder} contains '#' or '::', which MONAI reads as syntax; choose another --work folder")
         bundle = folder / "model" / shipped.resolve().name
         models = bundle / "models"
         lock = _lock(folder)

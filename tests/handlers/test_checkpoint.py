@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -68,6 +69,9 @@ def files_in(folder: Path) -> list[str]:
         ([0.0, 0.0], 1),
         ([float("nan"), 0.1, float("nan")], 2),
         ([None, 0.1, 0.0], 2),
+        ([np.float32(0.1), np.float32(0.3), np.float32(0.2)], 2),
+        ([torch.tensor(0.1), torch.tensor([0.3]), torch.tensor(0.2)], 2),
+        ([0, 1, 0], 2),
     ],
 )
 def test_keeps_the_best_epoch_and_the_last(scores: list[float], best: int, train: Train, ckpt_dir: Path) -> None:
@@ -178,3 +182,15 @@ def test_a_second_run_of_the_same_objects_installs_its_own_best(ckpt_dir: Path) 
         trainer.state.max_epochs = rounds
         trainer.run([0], max_epochs=rounds)
         assert weight_in(ckpt_dir / "model.pt") == rounds
+
+
+def test_a_metric_of_several_numbers_is_named(train: Train) -> None:
+    with pytest.raises(ValueError, match="not one number; name another metric"):
+        train([np.array([0.1, 0.2])])
+
+
+@pytest.mark.parametrize("name", ["runs ::3", "a::b"])
+def test_a_folder_that_the_parser_has_renamed_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contains '::', which monai.bundle run also makes of '#'"):
+        TrainingCheckpoint(str(tmp_path / name), {}, nn.Linear(1, 1), Engine(lambda engine, batch: None), "dice")
+    TrainingCheckpoint(tmp_path / name, {}, nn.Linear(1, 1), Engine(lambda engine, batch: None), "dice")

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import write_text
-from mobileutr_monai.core.folders import check_folders
+from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.fork_server import start_fork_server
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
@@ -121,7 +121,9 @@ class BatchRunner:
         memory_limit: float = 0.0,
         dry_run: bool = False,
     ) -> None:
-        self.dataset_dir, self.output_dir = Path(dataset_dir), Path(output_dir)
+        self._given_paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights}
+        # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
+        self.dataset_dir, self.output_dir = Path(dataset_dir).absolute(), Path(output_dir)
         self.segmenter, self.weights = segmenter, Path(weights)
         self.metadata, self.settings = metadata, dict(settings or {})
         self.config = Path(bundle_root) / "configs" / "inference.json"
@@ -363,6 +365,7 @@ class BatchRunner:
         if self.output_format not in FORMATS:
             raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
         try:
+            refuse_mangled(**self._given_paths)
             check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
         except ValueError as error:
