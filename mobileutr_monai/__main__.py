@@ -102,7 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     classes = (
         "class of an image: folder (that it lies in), prefix (letters that its name begins with), none, or a CSV file "
-        "with the columns image and class (default: folder, where there are any)"
+        "with the columns image and class (default: folder, where they are few and large)"
     )
     layouts = "folder with images/ and masks/0/ (masks/1/ ...) or masks/, or with NAME.png and NAME_mask.png"
 
@@ -125,7 +125,13 @@ def _build_parser() -> argparse.ArgumentParser:
     split.add_argument("--folds", type=_positive, default=0, help="number the training cases by folds 0, 1 ... instead")
     split.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
     split.add_argument("--classes", metavar="RULE", default="", help=f"keep the shares of the classes; {classes}")
-    split.add_argument("--groups", metavar="FILE", default="", help="CSV with image and group (patient): kept together")
+    split.add_argument(
+        "--groups",
+        metavar="RULE",
+        default="",
+        help="images that stay together, such as those of a patient: folder, or a CSV file with image and group "
+        "(default: folders, where they are many and small)",
+    )
     split.add_argument("--masks", metavar="CODING", help=masks)
     split.add_argument("--overwrite", action="store_true", help="replace the datalist if it is there")
     split.set_defaults(verb=_split)
@@ -283,8 +289,11 @@ def _split(options: argparse.Namespace) -> int:
         coding=coding,
     )
     _write_json(options.output, datalist)
+    for ignored in find_layout(options.folder).ignored:
+        print(f"not used: {ignored.path}: {ignored.reason}, {ignored.detail}", file=sys.stderr)
     counts = ", ".join(f"{len(items)} {name}" for name, items in datalist.items() if isinstance(items, list))
     print(f"{options.output}: {counts}")
+    print(datalist["description"])
     print(f"masks: {coding} - {reason}")
     return 0
 

@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.datasets.datalist import pair_cases, read_names, relative_case
+from mobileutr_monai.datasets.tables import read_lines
+
+from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
 from mobileutr_monai.datasets.split import split_groups
 
@@ -35,8 +37,8 @@ def make_busi_split(root: Path, fold: int) -> Sections:
     lesions, normals = pair_cases(root / "busi"), pair_cases(root / "busi_normal")
     cases = {**lesions, **normals}
     pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
-    train = read_names(root / "busi" / "splits" / f"busi_train{fold}.txt")
-    test = read_names(root / "busi" / "splits" / f"busi_val{fold}.txt")
+    train = read_lines(root / "busi" / "splits" / f"busi_train{fold}.txt")
+    test = read_lines(root / "busi" / "splits" / f"busi_val{fold}.txt")
 
     chosen = split_groups(
         group_pairs(train, pairs), {"validation": round(VALIDATION_SHARE * len(train))}, "training", SEED
@@ -56,7 +58,7 @@ def make_given_split(root: Path, folder: str, lists: Mapping[str, str]) -> Secti
     """Returns a datalist of text lists, section -> file; paths are relative to ``root``."""
     cases = pair_cases(root / folder)
     pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
-    chosen = {section: read_names(root / folder / "splits" / name) for section, name in lists.items()}
+    chosen = {section: read_lines(root / folder / "splits" / name) for section, name in lists.items()}
     others = chosen["training"] + chosen["validation"]
     return _relative(chosen | {"duplicates": _linked(chosen["testing"], others, pairs)}, cases, root)
 

@@ -14,7 +14,18 @@ from PIL import Image
 from mobileutr_monai.__main__ import main
 
 # MONAI's parser takes # and :: for separators of ids, @ for a reference, % for a file to insert and $ for Python.
-NAMES = ("study #3", "@study", "%study", '$print("x")or"uid"', "a::b", "@image_size", "%dataset_dir", "$1+1", "~", "a,b")
+NAMES = (
+    "study #3",
+    "@study",
+    "%study",
+    '$print("x")or"uid"',
+    "a::b",
+    "@image_size",
+    "%dataset_dir",
+    "$1+1",
+    "~",
+    "a,b",
+)
 
 
 @pytest.fixture
@@ -88,7 +99,7 @@ def test_a_bundle_is_made_from_and_in_any_folder(name: str, here: Path, breast: 
 
 
 def test_an_unknown_id_leaves_logging_as_it_was(breast: Path, here: Path) -> None:
-    from mobileutr_monai.inference.bundle import run_bundle
+    from mobileutr_monai.bundle.running import run_bundle
 
     draw(Path("in/a.png"))
     with pytest.raises(ValueError, match="no id 'nothing'"):
@@ -119,7 +130,7 @@ def test_a_path_that_monai_has_renamed_is_refused(
 
 
 def test_a_workspace_of_monai_label_has_no_name_that_monai_changes(breast: Path, here: Path) -> None:
-    from mobileutr_monai.label.workspace import Workspace
+    from mobileutr_monai.monai_label.workspace import Workspace
 
     with pytest.raises(ValueError, match="contains '#' or '::', which MONAI reads as syntax; choose another --work"):
         Workspace.prepare(breast, here / "work #1")

@@ -17,8 +17,8 @@ __all__ = ["run_bundle"]
 def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Mapping[str, Any]) -> int:
     """Runs a bundle's inference on a folder: ``python -m monai.bundle run`` with its ids replaced.
 
-    Configs are code: only run bundles that you trust. Paths are not: they are handed over as ``Path``, which MONAI's parser
-    leaves alone. In a text it reads ``#`` as a separator of ids, and runs what begins with ``$``.
+    Configs are code: only run bundles that you trust. Paths are not: they are handed over as ``Path``, which MONAI's
+    parser leaves alone. In a text it reads ``#`` as a separator of ids, and runs what begins with ``$``.
 
     Args:
         overrides: config id -> value; paths as ``Path``. An id that the config does not have is an error, not ignored.

@@ -52,8 +52,8 @@ def refuse_mangled(**paths: object) -> None:
     for name, path in paths.items():
         if isinstance(path, str) and "::" in path:
             raise ValueError(
-                f"{name} {path!r} contains '::', which monai.bundle run also makes of '#'; choose a path without either, "
-                "or use mobileutr predict"
+                f"{name} {path!r} contains '::', which monai.bundle run also makes of '#'; choose a path without "
+                "either, or use mobileutr predict"
             )
 
 

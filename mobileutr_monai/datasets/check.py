@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set of 2D images before anything is trained on it.
+"""Finds what is wrong with a data set of 2D images before anything is trained on it; files are read as training does.
 
 Images are read one at a time; of each only a thumbnail and a few numbers are kept. Not looked for: text burned into the
 images, which no simple rule tells from anatomy.
@@ -21,12 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from mobileutr_monai.core.text import pluralize
-from mobileutr_monai.datasets.datalist import find_json, find_lists, read_mask_coding, read_names, read_sections
+from mobileutr_monai.datasets.datalist import find_json, find_lists, read_lines, read_mask_coding, read_sections
 from mobileutr_monai.datasets.duplicates import make_thumbnail, pair_thumbnails
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
 from mobileutr_monai.datasets.split import read_classes
-from mobileutr_monai.readers.pillow_io import TRANSPARENT_MODES
+from mobileutr_monai.readers.pillow_io import TRANSPARENT_MODES, open_image
 
 __all__ = ["ERROR", "KINDS", "WARNING", "Problem", "Report", "check_folder", "guess_masks"]
 
@@ -83,6 +83,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "mask_conflict": (WARNING, f"nearly identical images whose masks disagree (Dice under {CONFLICT_DICE})"),
     "not_in_list": (WARNING, "images that are in no section of the list"),
     "left_out": (WARNING, "files that are not read: another format, or too deep a folder"),
+    "not_searched": (WARNING, "links to folders, broken links and others that are not looked at"),
 }
 """Kind of problem -> severity, and what it means."""
 
@@ -283,6 +284,8 @@ def _check_names(layout: Layout, add: _Adder) -> None:
     for path in layout.left_out:
         if path.suffix.lower() not in QUIET_SUFFIXES:
             add("left_out", [path])
+    for ignored in layout.ignored:
+        add("not_searched", [ignored.path], ", ".join(filter(None, (ignored.reason, ignored.detail))))
 
 
 def _place_in_sections(
@@ -324,7 +327,7 @@ def _read_text_entries(cases: Mapping[str, Case], root: Path, fold: int, add: _A
     except FileNotFoundError:
         return
     for section, path in lists.items():
-        for name in read_names(path):
+        for name in read_lines(path):
             if name in cases:
                 yield section, cases[name].image
             else:
@@ -380,17 +383,29 @@ def _look_at(case: Case, coding: MaskCoding | None) -> Found:
     turned = False
     size: tuple[int, int] | None = None
     try:
-        with Image.open(case.image) as image:
+        with open_image(case.image, "image") as image:
             image.load()
             size, turned = image.size, image.getexif().get(ORIENTATION_TAG, 1) in TURNED
             found += _look_at_image(image, case.image)
             case.digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=image.mode.encode()).hexdigest()
             case.thumbnail = make_thumbnail(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        found.append(("unreadable_image", case.image, str(error).replace(str(case.image), "it")))
+    except FileNotFoundError:
+        found = []  # said of the list that names it
+    except ValueError as error:
+        found = [("unreadable_image", case.image, _say_why(error, case.image))]
     if case.masks:
         found += _look_at_masks(case, coding, size, turned)
     return found
+
+
+def _say_why(error: Exception, path: Path) -> str:
+    """Returns what is wrong with a file in one line, without its name; nothing if it is only not there."""
+    if isinstance(error, FileNotFoundError):
+        return ""
+    text = " ".join(str(error).split())
+    for what in ("image", "mask"):
+        text = text.removeprefix(f"{what} {path} cannot be read: ")
+    return text.removeprefix(f"{path}: ")
 
 
 def _look_at_image(image: Image.Image, path: Path) -> Found:
@@ -429,7 +444,7 @@ def _look_at_masks(case: Case, coding: MaskCoding | None, size: tuple[int, int] 
             values.append(read_mask(path))
         except (FileNotFoundError, ValueError) as error:
             kind = "missing_file" if isinstance(error, FileNotFoundError) else "unreadable_mask"
-            return [(kind, path, str(error.__cause__ or ""))]
+            return [(kind, path, _say_why(error, path))]
         height, width = values[-1].shape
         if size is not None and (width, height) != size:
             fits_turned = turned and (height, width) == size

@@ -15,6 +15,7 @@ from typing import Any
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, parse_coding
+from mobileutr_monai.datasets.tables import compose, normalize, read_lines
 
 __all__ = [
     "find_json",
@@ -23,7 +24,6 @@ __all__ = [
     "load_mask_coding",
     "pair_cases",
     "read_mask_coding",
-    "read_names",
     "read_sections",
     "relative_case",
     "select_sections",
@@ -122,7 +122,8 @@ def pair_cases(root: Path, layout: Layout | None = None) -> dict[str, Item]:
     layout = layout or find_layout(root)
     if layout.same_name:
         first, second = layout.same_name[0]
-        raise ValueError(f"{first} and {second.name} have the same name; rename or remove one of them")
+        but = " but for the form of a letter" if compose(first.name) == compose(second.name) else ""
+        raise ValueError(f"{first} and {second.name} have the same name{but}; rename or remove one of them")
     for index, folder in enumerate(layout.mask_folders):
         missing = layout.without_mask(index)
         if missing:
@@ -140,11 +141,6 @@ def pair_cases(root: Path, layout: Layout | None = None) -> dict[str, Item]:
         name: {"image": str(path), "label": [str(mask) for mask in layout.mask_files(name)]}
         for name, path in sorted(layout.images.items())
     }
-
-
-def read_names(path: Path) -> list[str]:
-    """Returns the names in a text list, one a line, without blank lines."""
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def find_lists(root: Path, fold: int) -> dict[str, Path]:
@@ -238,13 +234,21 @@ def _resolve(item: Item, root: Path, source: Path) -> Item:
             paths = [root / v for v in (value if isinstance(value, list) else [value])]
             for path in paths:
                 if not path.is_file():
-                    raise FileNotFoundError(f"{path}, named as {key} in {source}, does not exist")
+                    raise FileNotFoundError(f"{path}, named as {key} in {source}, does not exist{_find_twin(path)}")
             resolved[key] = [str(p) for p in paths] if isinstance(value, list) else str(paths[0])
     return resolved
 
 
+def _find_twin(path: Path) -> str:
+    """Returns what to add where a file is there whose name differs in the form of a letter only."""
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    twin = any(compose(sibling.name) == compose(path.name) for sibling in siblings)
+    return ", but for the form of a letter; make the list again with mobileutr split" if twin else ""
+
+
 def _select(cases: dict[str, Item], path: Path) -> list[Item]:
-    names = read_names(path)
+    names = read_lines(path)
+    names = [normalize(name) for name in names]
     unknown = [name for name in names if name not in cases]
     if unknown:
         raise ValueError(f"{path} names {pluralize(len(unknown), 'case')} without an image, for example {unknown[0]!r}")

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobileutr_monai.core.suffixes import IMAGE_SUFFIXES
+from mobileutr_monai.core.walk import Ignored, list_files
+from mobileutr_monai.datasets.tables import compose
 
 __all__ = ["Layout", "find_layout"]
 
@@ -32,8 +34,10 @@ class Layout:
         masks: for each class, name -> files of its mask.
         diagnosis: name -> folder that the image lies in, where the folders are classes of images.
         orphans: for each class, masks that have no image.
-        same_name: pairs of files that have the same name but for the suffix.
+        same_name: pairs of files whose names differ in the suffix only, or in the form of letters: one character or two
+            for one with an accent.
         left_out: files that are no images, or lie too deep.
+        ignored: what was not looked at, such as links to folders.
     """
 
     mask_folders: list[Path]
@@ -44,6 +48,7 @@ class Layout:
     orphans: list[list[Path]] = field(default_factory=list)
     same_name: list[tuple[Path, Path]] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
 
     def without_mask(self, index: int) -> list[str]:
         """Returns the names of the images that have no mask of a class."""
@@ -98,10 +103,12 @@ def _find_beside(root: Path) -> Layout | None:
 
 
 def _take_images(layout: Layout, folder: Path, deep: bool = False) -> dict[str, Path]:
-    """Returns name -> image of a folder, with its subfolders if ``deep``, and notes what else there is."""
+    """Returns name, composed, -> image of a folder, with its subfolders if ``deep``, and notes what else there is."""
     found: dict[str, Path] = {}
-    for path in _files(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    listing = list_files(folder)
+    layout.ignored += listing.ignored
+    for path in listing.paths:
+        name = compose(path.relative_to(folder).with_suffix("").as_posix())
         if not _is_image(path) or ("/" in name and not deep):
             layout.left_out.append(path)
         elif name in found:
@@ -126,16 +133,8 @@ def _take_masks(layout: Layout, found: dict[str, Path]) -> None:
     layout.orphans.append(orphans)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(folder)))
-
-
 def _is_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _class_order(folder: Path) -> tuple[float, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +14,24 @@ from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding
+from mobileutr_monai.datasets.tables import read_column
 
-__all__ = ["assign_folds", "hash_files", "make_datalist", "read_classes", "read_table", "split_groups"]
+__all__ = [
+    "assign_folds",
+    "hash_files",
+    "make_datalist",
+    "read_classes",
+    "read_groups",
+    "read_table",
+    "split_groups",
+    "told_as_classes",
+]
 
 CLASS_RULES = ("none", "folder", "prefix")
 """What the class of an image may be read from, beside a CSV file."""
+
+MOST_CLASSES, FEWEST_NUMBERED = 10, 4
+"""Folders above which, and numbered folders from which, they are taken for groups."""
 
 
 def make_datalist(
@@ -37,32 +49,34 @@ def make_datalist(
     Args:
         shares: section -> share of the cases; the rest is ``training``.
         folds: instead of sections, number the training cases by folds from 0; only ``testing`` is set aside.
-        classes: keep the shares of the classes: see ``read_classes``.
-        groups: CSV file with the columns ``image`` and ``group``: images of a group (a patient) stay together.
+        classes: keep the shares of the classes: see ``read_classes``. Empty: folders that are ``told_as_classes``,
+            unless there are ``groups``.
+        groups: images of a group (a patient) stay together: a CSV file with the columns ``image`` and ``group``, or
+            ``"folder"``. Empty: folders that are not ``told_as_classes``.
         coding: what the masks' values stand for, written into the datalist.
 
     Returns:
         A datalist with paths relative to ``root``, and how it was made.
 
     Raises:
-        ValueError: files are missing, in doubt or unreadable, or the shares leave nothing for training.
+        ValueError: files are missing, in doubt or unreadable, or a section would be empty.
     """
     layout = find_layout(root)
     cases = pair_cases(root, layout)
     pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
-    class_of = read_classes(layout, classes)
-    links: list[Sequence] = list(pairs)
-    if groups:
-        members: dict[str, list[str]] = {}
-        for name, group in read_table(Path(groups), "group", layout).items():
-            members.setdefault(group, []).append(name)
-        links += [pair for names in members.values() for pair in pairwise(names)]
-    grouped = group_pairs(cases, links)
+    by_folder = bool(layout.diagnosis) and not told_as_classes(layout) and not classes
+    groups = groups or ("folder" if by_folder else "")
+    class_of = read_classes(layout, classes or ("none" if groups else ""))
+    members: dict[str, list[str]] = {}
+    for name, group in read_groups(layout, groups).items():
+        members.setdefault(group, []).append(name)
+    grouped = group_pairs(cases, [*pairs, *(pair for names in members.values() for pair in pairwise(names))])
 
     kept = f"{pluralize(len(pairs), 'pair')} of near-duplicates kept together"
     datalist: dict[str, Any] = {"description": f"seed {seed}, {kept}"}
-    if groups:
-        datalist["description"] += f", {pluralize(len(members), 'group')} of {Path(groups).name} kept together"
+    if members:
+        source = "the folders" if groups == "folder" else Path(groups).name
+        datalist["description"] += f", {pluralize(len(members), 'group')} of {source} kept together"
     if class_of:
         rule = Path(classes).name if classes else "folder"
         datalist["description"] += f", stratified by {rule} ({', '.join(sorted(set(class_of.values())))})"
@@ -72,6 +86,7 @@ def make_datalist(
     if coding is not None:
         datalist["mask_coding"] = coding.to_json()
     sections = _split_strata(_make_strata(grouped, class_of), shares, seed)
+    _fill_empty(sections, grouped, shares, seed)
     for section, names in sections.items():
         datalist[section] = [relative_case(cases[name], root) for name in names]
     if folds:
@@ -89,11 +104,12 @@ def split_groups(
     """Assigns whole groups of names to sections.
 
     Groups are taken in the order of a hash of seed and first name, and fill the sections one after the other as long as
-    they fit, so that neither the order of the files nor the machine matters.
+    they fit, so that neither the order of the files nor the machine matters. Then a section that is short takes larger
+    groups as long as that brings it nearer to what is wanted.
 
     Args:
         groups: names that must stay together.
-        counts: section -> number of names wanted; a section gets fewer when only larger groups are left.
+        counts: section -> number of names wanted.
         rest: section of what remains.
         seed: another seed gives another split.
 
@@ -108,7 +124,25 @@ def split_groups(
     for group in sorted(groups, key=lambda g: _digest(seed, min(g))):
         section = next((s for s, n in counts.items() if len(sections[s]) + len(group) <= n), rest)
         sections[section] += group
+    for section, wanted in counts.items():
+        _draw_nearer(sections[section], sections[rest], groups, wanted, seed)
     return {section: sorted(names) for section, names in sections.items()}
+
+
+def _draw_nearer(
+    section: list[str], rest: list[str], groups: Iterable[Sequence[str]], wanted: int, seed: int, at_least: int = 0
+) -> None:
+    """Moves whole groups from the rest to a section while that brings its size nearer; one group stays behind."""
+    in_rest = set(rest)
+    left = sorted((g for g in groups if set(g) <= in_rest), key=lambda g: (-len(g), _digest(seed, min(g))))
+    while len(left) > 1:
+        group = min(left, key=lambda g: abs(len(section) + len(g) - wanted))
+        nearer = abs(len(section) + len(group) - wanted) < abs(len(section) - wanted)
+        if not nearer and len(section) >= at_least:
+            return
+        left.remove(group)
+        section += group
+        rest[:] = [name for name in rest if name not in set(group)]
 
 
 def assign_folds(strata: Mapping[str, Sequence[Sequence[str]]], folds: int, seed: int) -> dict[str, int]:
@@ -141,13 +175,14 @@ def read_classes(layout: Layout, rule: str | Path = "") -> dict[str, str]:
 
     Args:
         rule: ``"folder"``: the folder that the image lies in; ``"prefix"``: the letters that its name begins with;
-            ``"none"``; or a CSV file with the columns ``image`` and ``class``. Empty: folders, where there are any.
+            ``"none"``; or a CSV file with the columns ``image`` and ``class``. Empty: folders that are
+            ``told_as_classes``.
 
     Raises:
         ValueError: the rule does not give each image a class.
     """
     if not rule:
-        return dict(layout.diagnosis)
+        return dict(layout.diagnosis) if told_as_classes(layout) else {}
     if rule == "none":
         return {}
     if rule == "folder":
@@ -163,31 +198,49 @@ def read_classes(layout: Layout, rule: str | Path = "") -> dict[str, str]:
     return read_table(Path(rule), "class", layout)
 
 
+def read_groups(layout: Layout, rule: str | Path) -> dict[str, str]:
+    """Returns name -> group of the image, or nothing for an empty rule.
+
+    Args:
+        rule: ``"folder"``, or a CSV file with the columns ``image`` and ``group``.
+
+    Raises:
+        ValueError: the rule does not give each image a group.
+    """
+    if rule != "folder":
+        return read_table(Path(rule), "group", layout) if rule else {}
+    if not layout.diagnosis:
+        raise ValueError("the images are not in folders of their groups; give --groups a CSV file")
+    return dict(layout.diagnosis)
+
+
+def told_as_classes(layout: Layout) -> bool:
+    """Whether the folders of images are classes, such as diagnoses; otherwise each is a group, such as a patient.
+
+    Classes are few and large. Folders are groups where there are more than ``MOST_CLASSES``, more than images in a
+    folder on average, or ``FEWEST_NUMBERED`` or more whose names differ in their numbers only. Images of a patient on
+    both sides of a split are worse than shares of classes that are not kept, so what is in doubt is a group.
+    """
+    sizes = Counter(layout.diagnosis.values())
+    if not sizes or len(sizes) > MOST_CLASSES or len(sizes) > len(layout.diagnosis) / len(sizes):
+        return False
+    stems = {"".join(letter for letter in name if not letter.isdigit()) for name in sizes}
+    return len(sizes) < FEWEST_NUMBERED or len(stems) > 1
+
+
 def read_table(path: Path, column: str, layout: Layout) -> dict[str, str]:
     """Returns name -> value of a column, from a CSV file with a column ``image`` (names with or without suffix).
 
     Raises:
-        ValueError: a column or an image is missing.
+        FileNotFoundError: there is no such file.
+        ValueError: a column or an image is missing, or rows contradict each other.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} does not exist; give a CSV file with the columns image and {column}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"image", column} <= rows[0].keys():
-        raise ValueError(f"{path} must have the columns image and {column}, and a row an image")
-    values = {row["image"]: row[column] for row in rows if row[column]}
     uses = Counter(image.stem for image in layout.images.values())
-    found = {}
-    for name, image in layout.images.items():
-        keys = [name, name + image.suffix] + [image.stem, image.name] * (uses[image.stem] == 1)
-        key = next((key for key in keys if key in values), None)
-        if key is not None:
-            found[name] = values[key]
-    missing = sorted(layout.images.keys() - found.keys())
-    if missing:
-        images = pluralize(len(missing), "image")
-        raise ValueError(f"{path} has no {column} for {images}, for example {missing[0]!r}; add the rows")
-    return found
+    keys = {
+        name: [name, name + image.suffix] + [image.stem, image.name] * (uses[image.stem] == 1)
+        for name, image in layout.images.items()
+    }
+    return read_column(path, column, keys)
 
 
 def hash_files(root: Path, cases: Iterable[Mapping[str, Any]]) -> str:
@@ -222,6 +275,28 @@ def _split_strata(
         for section, names in split_groups(groups, counts, "training", seed).items():
             sections.setdefault(section, []).extend(names)
     return {section: sorted(names) for section, names in sections.items()}
+
+
+def _fill_empty(
+    sections: dict[str, list[str]], groups: Sequence[Sequence[str]], shares: Mapping[str, float], seed: int
+) -> None:
+    """Gives sections that are wanted and empty, since the classes or groups are too small, whole groups of training.
+
+    Raises:
+        ValueError: there are too few groups.
+    """
+    total = sum(map(len, groups))
+    wanted = {section: share for section, share in shares.items() if share}
+    for section, share in wanted.items():
+        names = sections.setdefault(section, [])
+        if not names:
+            _draw_nearer(names, sections["training"], groups, max(1, round(share * total)), seed, at_least=1)
+            names.sort()
+        if not names:
+            raise ValueError(
+                f"{section!r} would be empty: {pluralize(len(groups), 'group')} of cases for "
+                f"{len(wanted) + 1} sections; add cases, leave a section out, or give --groups finer groups"
+            )
 
 
 def _prefix(stem: str) -> str:

@@ -59,7 +59,9 @@ class Workspace:
         _check_weights(shipped, shipped / "models" / "model.pt")
         folder = (work / shipped.resolve().name).resolve()
         if "#" in str(folder) or "::" in str(folder):  # MONAI Label hands it to MONAI's parser as a text
-            raise ValueError(f"{folder} contains '#' or '::', which MONAI reads as syntax; choose another --work folder")
+            raise ValueError(
+                f"{folder} contains '#' or '::', which MONAI reads as syntax; choose another --work folder"
+            )
         bundle = folder / "model" / shipped.resolve().name
         models = bundle / "models"
         lock = _lock(folder)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import stat
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileutr_monai.core.naming import name_outputs
 from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from mobileutr_monai.core.text import escape
+from mobileutr_monai.core.walk import is_hidden, list_files
 from mobileutr_monai.readers.archives import ArchiveReason, is_archive, unpack_archive
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
@@ -114,11 +112,6 @@ class _Sorted(NamedTuple):
     archives: list[Path]
 
 
-class _Listing(NamedTuple):
-    paths: list[Path]
-    unused: list[UnusedFile]
-
-
 def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
     """Finds the cases of a folder and its subfolders, sorted by name; none if there is no such folder.
 
@@ -135,8 +128,11 @@ def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
             are not opened.
     """
     root = Path(folder)
-    files, unused = _list(root)
-    found = _sort_out(files, root)
+    listing = list_files(root)
+    unused = [
+        UnusedFile(_relative(path, root), reason, detail, failed) for path, reason, detail, failed in listing.ignored
+    ]
+    found = _sort_out(listing.paths, root)
     for archive in found.archives:
         if unpacked is None:
             detail = "its images are not used unless it is unpacked"
@@ -160,12 +156,12 @@ def find_images(folder: str | Path) -> list[str]:
 
     Hidden files, and what is in hidden folders, are left out; there are none if there is no such folder.
     """
-    return [str(path) for path in _list(Path(folder)).paths if _has_suffix(path, IMAGE_SUFFIXES)]
+    return [str(path) for path in list_files(Path(folder)).paths if _has_suffix(path, IMAGE_SUFFIXES)]
 
 
 def find_volumes(folder: str | Path) -> list[str]:
     """Returns the paths of all files with NIfTI's suffixes, as ``find_images`` does."""
-    return [str(path) for path in _list(Path(folder)).paths if _has_suffix(path, VOLUME_SUFFIXES)]
+    return [str(path) for path in list_files(Path(folder)).paths if _has_suffix(path, VOLUME_SUFFIXES)]
 
 
 def strip_suffix(path: Path) -> Path:
@@ -180,7 +176,7 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
     """Unpacks an archive and returns what is in it, as if it were a folder."""
     place = archive.relative_to(root)
     paths, problems = unpack_archive(archive, unpacked / place)
-    found = _sort_out([path for path in paths if not _is_hidden(path.relative_to(unpacked / place))], unpacked)
+    found = _sort_out([path for path in paths if not is_hidden(path.relative_to(unpacked / place))], unpacked)
     for nested in found.archives:
         detail = "not opened; unpack the outer one and give the folder"
         found.unused.append(UnusedFile(_relative(nested, unpacked), ArchiveReason.NESTED.value, detail, failed=True))
@@ -263,18 +259,7 @@ def _sniff(path: Path) -> InputKind | None:
 
 def _name_outputs(names: Sequence[Path]) -> list[str]:
     """Returns each path without suffix; with it, or a number, where two would have the same on any file system."""
-    uses = Counter(str(strip_suffix(name)).lower() for name in names)
-    taken = {output for output, number in uses.items() if number == 1}
-    outputs = []
-    for name in names:
-        output = strip_suffix(name)
-        if uses[str(output).lower()] > 1:
-            stem = name.name.replace(".", "_")
-            candidates = (output.with_name(stem if n == 1 else f"{stem}_{n}") for n in count(1))
-            output = next(candidate for candidate in candidates if str(candidate).lower() not in taken)
-            taken.add(str(output).lower())
-        outputs.append(output.as_posix())
-    return outputs
+    return name_outputs([name.as_posix() for name in names], [strip_suffix(name).as_posix() for name in names])
 
 
 def _has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
@@ -288,42 +273,3 @@ def _relative(path: Path, root: Path) -> str:
 def _name(place: Path) -> str:
     """Returns a path in the words of the report: with slashes, in one line, and in characters that UTF-8 has."""
     return escape(place.as_posix())
-
-
-def _list(root: Path) -> _Listing:
-    """Lists the files of a folder and its subfolders, sorted, without hidden ones, and what cannot be looked at."""
-    listing = _Listing([], [])
-
-    def note(path: Path, reason: str, detail: str | None, failed: bool) -> None:
-        listing.unused.append(UnusedFile(_relative(path, root), reason, detail or "", failed))
-
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        except OSError as error:
-            if folder != root:
-                note(folder, "folder cannot be read", error.strerror, failed=True)
-            continue
-        for path in paths:
-            try:
-                mode = path.stat().st_mode
-            except OSError as error:
-                is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
-                note(path, "broken link" if is_broken else "cannot be read", error.strerror, failed=True)
-                continue
-            if stat.S_ISREG(mode):
-                listing.paths.append(path)
-            elif stat.S_ISDIR(mode) and path.is_symlink():
-                note(path, "a link to a folder", "not followed; give the folder itself", failed=False)
-            elif stat.S_ISDIR(mode):
-                folders.append(path)
-            else:
-                note(path, "not a file", "a pipe, socket or device", failed=False)
-    listing.paths.sort()
-    return listing
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -107,7 +107,7 @@ def _scale_to_8_bit(values: np.ndarray) -> np.ndarray:
     low, high = float(finite.min()), float(finite.max())
     floating = np.issubdtype(values.dtype, np.floating)
     if low < 0:
-        finite = (finite - low) * (255 / (high - low))
+        finite = (finite - low) * (255 / (high - low) if high > low else 0.0)
     elif high > 255:
         finite = finite * (255 / high)
     elif floating and high <= 1:

@@ -14,7 +14,9 @@ from PIL import Image
 
 from mobileutr_monai.datasets.check import ERROR, KINDS, Report, check_folder, guess_masks
 from mobileutr_monai.datasets.split import make_datalist
+from tests.soak.cases_by_hand import CASES
 
+POSTSCRIPT = CASES["postscript.png"]()
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SIDE = 80
 
@@ -144,6 +146,30 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], dict[str, list[tuple[str, ...]]]]
         {key: [("images/case0.png", "images/new.png")] for key in ("near_duplicate", "mask_conflict")},
     ),
     "another format": (lambda root: (root / "images/scan.dcm").touch(), {"left_out": [("images/scan.dcm",)]}),
+    "a link to a folder": (
+        lambda root: (root / "images/more").symlink_to(root / "masks"),
+        {"not_searched": [("images/more",)]},
+    ),
+    "a broken link": (
+        lambda root: (root / "masks/0/x.png").symlink_to("gone.png"),
+        {"not_searched": [("masks/0/x.png",)]},
+    ),
+    "a negative constant": (
+        lambda root: add_case(root, Image.new("F", (SIDE, SIDE), -3.0)),
+        {"float": [("images/new.tif",)], "blank_image": [("images/new.tif",)]},
+    ),
+    "PostScript": (
+        lambda root: (add_case(root), (root / "images/new.png").write_bytes(POSTSCRIPT)),
+        {"unreadable_image": NEW},
+    ),
+    "JPEG 2000": (
+        lambda root: (add_case(root), draw_image(9).save(root / "images/new.png", "JPEG2000")),
+        {"unreadable_image": NEW},
+    ),
+    "more pixels than there may be": (
+        lambda root: (add_case(root), (root / "images/new.png").write_bytes(CASES["png_65535.png"]())),
+        {"unreadable_image": NEW},
+    ),
     "notes": (lambda root: (root / "images/notes.txt").touch(), {}),
 }
 
@@ -238,7 +264,7 @@ def test_checks_a_list_of_any_layout(root: Path) -> None:
     (root / "datalist.json").write_text(json.dumps({"training": items, "testing": ["images/case9.png"]}))
     report = check_folder(root)
     assert (report.cases, report.masks) == (5, 4)
-    assert found(report).keys() == {"missing_file", "unreadable_image"}
+    assert found(report).keys() == {"missing_file"}
 
 
 def test_copies_in_two_classes_are_named(root: Path) -> None:

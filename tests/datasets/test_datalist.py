@@ -136,6 +136,13 @@ def test_names_the_json_list_that_cannot_be_used(
     assert message.format(root=root, path=path) in str(caught.value)
 
 
+def test_a_path_that_differs_in_the_form_of_a_letter_is_told_so(root: Path) -> None:
+    touch(root, ["images/\u00e4.png"])
+    write_json(root / "datalist.json", {"training": [{"image": "images/a\u0308.png"}]})
+    with pytest.raises(FileNotFoundError, match="does not exist, but for the form of a letter; make the list again"):
+        load_datalist(root)
+
+
 def test_plain_paths_to_test_on_are_images_without_label(root: Path) -> None:
     write_json(root / "datalist.json", {"training": [], "test": ["images/a.png"], "testing": ["images/b.png"]})
     assert load_datalist(root) == {

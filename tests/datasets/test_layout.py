@@ -78,3 +78,39 @@ def test_masks_lie_in_one_place(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.png", "masks/a.png", "masks/0/a.png")
     with pytest.raises(ValueError, match="has masks and folders; put the masks into a folder of their class"):
         find_layout(tmp_path)
+
+
+NFC, NFD = "M\u00fcller", "Mu\u0308ller"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        (f"images/{NFC}.png", f"masks/0/{NFD}.png"),
+        (f"images/{NFD}.png", f"masks/{NFC}_mask.png"),
+        (f"{NFC}/a.png", f"{NFC}/a_mask.png"),
+        (f"{NFC}.png", f"{NFD}_mask.png"),
+    ],
+)
+def test_names_that_differ_in_the_form_of_a_letter_only_go_together(paths: tuple[str, str], tmp_path: Path) -> None:
+    touch(tmp_path, *paths)
+    (case,) = pair_cases(tmp_path).values()
+    assert (case["image"], case["label"]) == (str(tmp_path / paths[0]), [str(tmp_path / paths[1])])
+
+
+def test_two_files_of_one_name_in_two_forms_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, f"images/{NFC}.png", f"images/{NFD}.png", f"masks/{NFC}.png")
+    with pytest.raises(ValueError, match="have the same name but for the form of a letter; rename or remove one"):
+        pair_cases(tmp_path)
+
+
+def test_links_to_folders_are_not_followed_and_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "data/benign/a.png", "data/benign/a_mask.png", "elsewhere/b.png", "elsewhere/b_mask.png")
+    (tmp_path / "data/malignant").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/broken.png").symlink_to("nowhere.png")
+    layout = find_layout(tmp_path / "data")
+    assert list(layout.images) == ["benign/a"]
+    assert {(ignored.path.name, ignored.reason) for ignored in layout.ignored} == {
+        ("malignant", "a link to a folder"),
+        ("broken.png", "broken link"),
+    }

@@ -38,9 +38,23 @@ def test_keeps_groups_whole_and_sizes_as_wanted(seed: int) -> None:
         assert any(set(group) <= set(names) for names in sections.values())
 
 
-def test_a_section_gets_fewer_when_only_larger_groups_are_left() -> None:
-    sections = split_groups([["a", "b"], ["c", "d"]], {"validation": 1}, "training", seed=0)
-    assert sections == {"validation": [], "training": ["a", "b", "c", "d"]}
+@pytest.mark.parametrize(
+    ("size", "number", "wanted", "got"),
+    [
+        (6, 4, 5, 6),
+        (6, 4, 4, 6),
+        (6, 4, 3, 0),
+        (6, 4, 2, 0),
+        (7, 6, 12, 14),
+        (7, 6, 10, 7),
+        (2, 2, 1, 0),
+        (20, 2, 19, 20),
+    ],
+)
+def test_a_section_that_is_short_takes_the_nearest_whole_group(size: int, number: int, wanted: int, got: int) -> None:
+    groups = [[f"{group}/{index:02}" for index in range(size)] for group in range(number)]
+    sections = split_groups(groups, {"validation": wanted}, "training", seed=0)
+    assert (len(sections["validation"]), len(sections["training"])) == (got, size * number - got)
 
 
 @pytest.mark.parametrize("groups", [GROUPS[::-1], [group[::-1] for group in GROUPS]])
@@ -154,7 +168,7 @@ def test_classes_are_from_names_folders_or_a_table(root: Path) -> None:
     ("text", "error", "message"),
     [
         (None, FileNotFoundError, "does not exist; give a CSV file with the columns image and group"),
-        ("name,group\na,1\n", ValueError, "must have the columns image and group"),
+        ("name,group\na,1\n", ValueError, "line 1: the table must have the columns image and group"),
         ("", ValueError, "must have the columns image and group"),
         ("image,group\nbenign 0,1\n", ValueError, "has no group for 29 images, for example 'benign 1'; add the rows"),
         ("image,group\nbenign 0,\n", ValueError, "has no group for 30 images"),
@@ -165,3 +179,77 @@ def test_names_a_table_that_cannot_be_used(text: str | None, error: type[Excepti
         (root / "table.csv").write_text(text)
     with pytest.raises(error, match=message):
         read_table(root / "table.csv", "group", find_layout(root))
+
+
+def draw_folders(root: Path, folders: Mapping[str, int]) -> Path:
+    """Draws folders with images and their masks beside them: name of the folder -> number of images."""
+    seed = 0
+    for folder, number in folders.items():
+        (root / folder).mkdir(parents=True)
+        for index in range(number):
+            pixels = np.random.default_rng(seed := seed + 1).integers(0, 256, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / folder / f"img{index}.jpg")
+            Image.fromarray(pixels // 128 * 255).save(root / folder / f"img{index}_mask.png")
+    return root
+
+
+# Folders with their numbers of images, and whether they are classes.
+FOLDERS: dict[str, tuple[dict[str, int], bool]] = {
+    "BUSI": ({"benign": 8, "malignant": 6, "normal": 5}, True),
+    "two small classes": ({"benign": 4, "malignant": 4}, True),
+    "three grades": ({"grade1": 5, "grade2": 5, "grade3": 5}, True),
+    "patients": ({f"P{index:02}": 3 for index in range(8)}, False),
+    "patients by name": ({name: 3 for name in ("abel", "berg", "cohn", "diaz")}, False),
+    "numbers": ({f"{index}": 9 for index in range(5)}, False),
+    "many names": ({f"{chr(97 + index)}": 12 for index in range(11)}, False),
+}
+
+
+@pytest.mark.parametrize(("folders", "classes"), FOLDERS.values(), ids=FOLDERS)
+def test_folders_are_classes_or_patients_and_it_is_said_which(
+    folders: dict[str, int], classes: bool, tmp_path: Path
+) -> None:
+    datalist = make_datalist(draw_folders(tmp_path, folders), {"validation": 0.25}, 0)
+    sides = [{Path(item["image"]).parent.name for item in datalist[key]} for key in ("training", "validation")]
+    assert datalist["training"] and datalist["validation"]
+    if classes:
+        assert sides[0] == sides[1] == set(folders)
+        assert f"stratified by folder ({', '.join(sorted(folders))})" in datalist["description"]
+    else:
+        assert not sides[0] & sides[1]
+        assert f"{len(folders)} groups of the folders kept together" in datalist["description"]
+        assert "stratified" not in datalist["description"]
+
+
+def test_groups_take_the_place_of_folders_as_classes(tmp_path: Path) -> None:
+    root = draw_folders(tmp_path / "data", {"left": 8, "right": 8})
+    table = tmp_path / "groups.csv"
+    rows = [f"{side}/img{index},{index // 2}" for side in ("left", "right") for index in range(8)]
+    table.write_text("image,group\n" + "\n".join(rows))
+    datalist = make_datalist(root, {"validation": 0.25}, 0, groups=table)
+    assert len(datalist["validation"]) == 4
+    assert datalist["description"].endswith("4 groups of groups.csv kept together")
+    both = make_datalist(root, {"validation": 0.25}, 0, groups=table, classes="folder")["description"]
+    assert both.endswith("4 groups of groups.csv kept together, stratified by folder (left, right)")
+    assert make_datalist(root, {"validation": 0.5}, 0, groups="folder")["validation"]
+
+
+def test_four_patients_make_three_sections(tmp_path: Path) -> None:
+    root = draw_folders(tmp_path, {"all": 24})
+    (root / "g.csv").write_text("image,group\n" + "".join(f"all/img{i},p{i // 6}\n" for i in range(24)))
+    datalist = make_datalist(root, {"validation": 0.2, "testing": 0.2}, 0, groups=root / "g.csv")
+    assert {key: len(datalist[key]) for key in ("training", "validation", "testing")} == {
+        "training": 12, "validation": 6, "testing": 6,
+    }  # fmt: skip
+
+
+def test_a_section_that_would_be_empty_is_an_error(tmp_path: Path) -> None:
+    root = draw_folders(tmp_path, {"all": 12})
+    (root / "g.csv").write_text("image,group\n" + "".join(f"all/img{i},p{i % 2}\n" for i in range(12)))
+    with pytest.raises(ValueError, match="'testing' would be empty: 2 groups of cases for 3 sections; add cases"):
+        make_datalist(root, {"validation": 0.2, "testing": 0.2}, 0, groups=root / "g.csv")
+
+
+def test_classes_too_small_for_a_share_still_give_a_validation(tmp_path: Path) -> None:
+    root = draw_folders(tmp_path, {"a": 2, "b": 2})
+    assert len(make_datalist(root, {"validation": 0.2}, 0, classes="folder")["validation"]) == 1

@@ -191,6 +191,6 @@ def test_a_metric_of_several_numbers_is_named(train: Train) -> None:
 
 @pytest.mark.parametrize("name", ["runs ::3", "a::b"])
 def test_a_folder_that_the_parser_has_renamed_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="contains '::', which monai.bundle run also makes of '#'"):
+    with pytest.raises(ValueError, match=r"contains '::', which monai\.bundle run also makes of '#'"):
         TrainingCheckpoint(str(tmp_path / name), {}, nn.Linear(1, 1), Engine(lambda engine, batch: None), "dice")
     TrainingCheckpoint(tmp_path / name, {}, nn.Linear(1, 1), Engine(lambda engine, batch: None), "dice")

@@ -1,0 +1,83 @@
+"""Which files a folder holds: one way for inputs of a run, and for images and masks of a data set."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Ignored", "Listing", "is_hidden", "list_files"]
+
+_SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
+)
+"""Folders, in small letters, that storage and file systems keep for thumbnails and deleted files."""
+
+
+class Ignored(NamedTuple):
+    """A path that is not listed.
+
+    Attributes:
+        failed: something is wrong with it; otherwise it is left out on purpose.
+    """
+
+    path: Path
+    reason: str
+    detail: str
+    failed: bool
+
+
+@dataclass
+class Listing:
+    """The regular files of a folder, sorted, and what was not looked at."""
+
+    paths: list[Path] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
+def list_files(root: Path) -> Listing:
+    """Lists the files of a folder and its subfolders; none if there is no such folder.
+
+    Hidden files and folders are left out. Links to files are followed. Links to folders are not: they may lead out of
+    the folder, or round in circles; each is in ``ignored``.
+    """
+    listing = Listing()
+
+    def ignore(path: Path, reason: str, detail: str | None, failed: bool) -> None:
+        listing.ignored.append(Ignored(path, reason, detail or "", failed))
+
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            if folder != root:
+                ignore(folder, "folder cannot be read", error.strerror, failed=True)
+            continue
+        for path in paths:
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
+                ignore(path, "broken link" if is_broken else "cannot be read", error.strerror, failed=True)
+                continue
+            if stat.S_ISREG(mode):
+                listing.paths.append(path)
+            elif stat.S_ISDIR(mode) and path.is_symlink():
+                ignore(path, "a link to a folder", "not followed; give the folder itself", failed=False)
+            elif stat.S_ISDIR(mode) and path.name.lower() in _SYSTEM_FOLDERS:
+                ignore(path, "a folder of the system", "kept by storage for thumbnails or deleted files", failed=False)
+            elif stat.S_ISDIR(mode):
+                folders.append(path)
+            else:
+                ignore(path, "not a file", "a pipe, socket or device", failed=False)
+    listing.paths.sort()
+    return listing
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a relative path, or a folder of it, is hidden."""
+    return any(part.startswith(".") for part in path.parts)
