@@ -13,7 +13,11 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mobileutr_monai.monai_label.workspace import Workspace
+from mobileutr_monai.core.user import name_user
+
+name_user()  # before MONAI is imported
+
+from mobileutr_monai.monai_label.workspace import Workspace  # noqa: E402
 
 PROGRAM = "monai_label"
 HOST = "127.0.0.1"
