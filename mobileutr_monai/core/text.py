@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-__all__ = ["escape", "pluralize"]
+__all__ = ["escape", "guard_cell", "pluralize", "unguard_cell"]
 
 # Control, surrogate, line and paragraph separator: what breaks a line, or that UTF-8 does not have.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+# What spreadsheets take for a formula, and what already has the mark before it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def pluralize(number: int, thing: str) -> str:
@@ -23,3 +28,13 @@ def escape(name: str) -> str:
         else character
         for character in name
     )
+
+
+def guard_cell(text: str) -> str:
+    """Returns a text with an apostrophe before it if a spreadsheet would run it as a formula; numbers stay."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def unguard_cell(text: str) -> str:
+    """Returns the text that ``guard_cell`` was given."""
+    return text[1:] if _GUARDED.match(text) else text

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.naming import name_outputs
+from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.core.walk import is_hidden, list_files
