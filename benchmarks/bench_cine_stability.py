@@ -22,7 +22,6 @@ Example::
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import platform
@@ -40,6 +39,7 @@ from scipy import ndimage
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
+from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.temporal import smooth_frames
 
@@ -230,7 +230,7 @@ def main() -> None:
         "machine": describe_machine(),
         "python": platform.python_version(),
         "bundle": options.bundle.name,
-        "weights_sha256": hashlib.sha256(runner.weights.read_bytes()).hexdigest(),
+        "weights_sha256": hash_file(runner.weights),
         "section": options.section,
         "images": len(items),
         "sigmas": options.sigmas,

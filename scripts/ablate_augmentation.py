@@ -26,6 +26,8 @@ import numpy as np
 from monai.bundle import ConfigParser
 from score_bundle import summarise
 
+from mobileutr_monai.core.hashes import hash_file
+
 GROUPS = {
     "mirrors, rotation, zoom": ("RandFlipd", "RandAffined"),
     "elastic": ("Rand3DElasticd",),
@@ -116,7 +118,7 @@ def main() -> None:
     datalist = {**full, "training": draw_training(full["training"], arguments.cases)}
     settings = {
         "datalist": arguments.datalist.name,
-        "pretrained": hashlib.sha256(arguments.pretrained.read_bytes()).hexdigest() if arguments.pretrained else "",
+        "pretrained": hash_file(arguments.pretrained) if arguments.pretrained else "",
         "cases": len(datalist["training"]),
         "epochs": arguments.epochs,
         "learning_rate": arguments.learning_rate,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from monai.bundle import ConfigParser
 from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
+from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.quality import QualityCheck
 
@@ -47,7 +47,7 @@ class Bundle:
 
     def __init__(self, folder: Path) -> None:
         self.scorer = Scorer(folder, {})
-        self.sha256 = hashlib.sha256(self.scorer.weights.read_bytes()).hexdigest()
+        self.sha256 = hash_file(self.scorer.weights)
         parser = ConfigParser()
         parser.read_config(str(folder / "configs" / "inference.json"))
         parser["bundle_root"] = folder

@@ -8,7 +8,6 @@ Dice with the step minus that without it, paired by case, with its 95 % bootstra
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from scipy import ndimage
 from score_bundle import Scorer, resolve, score_masks, summarise
 from tqdm import tqdm
+
+from mobileutr_monai.core.hashes import hash_file
 
 LEAST_PERCENT = (0.1, 0.5, 1.0)
 """Sizes that a piece must have, in percent of the image, to be kept."""
@@ -82,7 +83,7 @@ def main() -> None:
         for step, values in of_label.items():
             dice[step] += [float(np.mean(values))] if values else []
     results = {
-        "weights_sha256": hashlib.sha256(scorer.weights.read_bytes()).hexdigest(),
+        "weights_sha256": hash_file(scorer.weights),
         "datalist": arguments.datalist.name,
         "section": arguments.section,
         "dice": {step: summarise(values) for step, values in dice.items()},

@@ -19,11 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.datasets.tables import read_lines
-
 from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
 from mobileutr_monai.datasets.split import split_groups
+from mobileutr_monai.datasets.tables import read_lines
 
 SEED = 0
 NORMAL_TESTING = 40

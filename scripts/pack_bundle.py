@@ -9,8 +9,11 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
+
+from mobileutr_monai.core.atomic import write_atomic
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mobileutr_monai"
 DISTRIBUTION = "mobileutr-monai"
@@ -52,18 +55,17 @@ def pack(bundle: Path, output: Path | None = None) -> Path:
     metadata["required_packages_version"].pop(DISTRIBUTION, None)  # it is inside
     output = output or Path("dist") / f"{bundle.name}_{metadata['version']}.zip"
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, path in sorted(_find_files(bundle)):
-                content = path.read_bytes()
-                if name == METADATA:
-                    content = json.dumps(metadata, indent=4).encode()
-                archive.writestr(zipfile.ZipInfo(f"{bundle.name}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(output, lambda file: _write_archive(file, bundle, metadata))
     return output
+
+
+def _write_archive(file: IO[bytes], bundle: Path, metadata: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in sorted(_find_files(bundle)):
+            content = path.read_bytes()
+            if name == METADATA:
+                content = json.dumps(metadata, indent=4).encode()
+            archive.writestr(zipfile.ZipInfo(f"{bundle.name}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
 
 
 def _find_files(bundle: Path) -> Iterator[tuple[str, Path]]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -28,6 +27,8 @@ from monai.metrics import compute_hausdorff_distance
 from monai.transforms import Compose, Orientationd, Resized, Spacingd
 from scipy.stats import bootstrap
 from tqdm import tqdm
+
+from mobileutr_monai.core.hashes import hash_file
 
 METRICS = ("dice", "iou", "precision", "recall", "hd95")
 EMPTY_LABEL_METRICS = ("false_positive", "predicted_percent")
@@ -188,7 +189,7 @@ def main() -> None:
     duplicates = {item["image"] for item in datalist.get("duplicates", [])}
     arguments.output.mkdir(parents=True, exist_ok=True)
     scores: dict[str, Any] = {
-        "weights_sha256": hashlib.sha256(scorer.weights.read_bytes()).hexdigest(),
+        "weights_sha256": hash_file(scorer.weights),
         "datalist": arguments.datalist.name,
         **{name: value for name, value in given.items() if value is not None and name != "weights"},
         "device": str(scorer.segmenter.device),

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_HEADER_ELEMENTS",
     "MAX_IMAGE_PIXELS",
     "MAX_INFLATED_BYTES",
+    "MAX_MISMATCH_PERCENT",
     "MAX_VOLUME_MM3",
     "MAX_VOLUME_VOXELS",
     "BoundedReader",
@@ -37,6 +38,10 @@ MAX_HEADER_ELEMENTS = 2**18
 
 MAX_INFLATED_BYTES = 2**29
 """Of the data set of a deflated DICOM file."""
+
+
+MAX_MISMATCH_PERCENT = 0.1
+"""Percent of the pixels of a list of cases that an engine or an export may label differently from torch in float32."""
 
 
 class BoundedReader(io.BufferedReader):

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from mobileutr_monai.core.hashes import hash_file
+
 __all__ = [
     "IN_THE_WAY",
     "WORK_DIR",
@@ -22,7 +24,6 @@ __all__ = [
     "find_foreign",
     "fold_name",
     "format_files",
-    "hash_file",
     "name_outputs",
     "parse_files",
 ]
@@ -35,18 +36,8 @@ IN_THE_WAY = "is in the output folder and was not written by this run; move it a
 _OF_NOBODY = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory", WORK_DIR, "run.json.tmp"})
 """What file managers leave in any folder, and a run that was killed at its beginning, in small letters."""
 
-_PIECE = 2**20
 _UNFINISHED = "unfinished"
 _SEPARATOR = " "
-
-
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def find_foreign(folder: Path) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileutr_monai.core.reasons import Reason
+
 __all__ = ["Ignored", "Listing", "is_hidden", "list_files"]
 
 _SYSTEM_FOLDERS = frozenset(
@@ -24,7 +26,7 @@ class Ignored(NamedTuple):
     """
 
     path: Path
-    reason: str
+    reason: Reason
     detail: str
     failed: bool
 
@@ -45,7 +47,7 @@ def list_files(root: Path) -> Listing:
     """
     listing = Listing()
 
-    def ignore(path: Path, reason: str, detail: str | None, failed: bool) -> None:
+    def ignore(path: Path, reason: Reason, detail: str | None, failed: bool) -> None:
         listing.ignored.append(Ignored(path, reason, detail or "", failed))
 
     folders = [root]
@@ -55,25 +57,25 @@ def list_files(root: Path) -> Listing:
             paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
         except OSError as error:
             if folder != root:
-                ignore(folder, "folder cannot be read", error.strerror, failed=True)
+                ignore(folder, Reason.FOLDER, error.strerror, failed=True)
             continue
         for path in paths:
             try:
                 mode = path.stat().st_mode
             except OSError as error:
                 is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
-                ignore(path, "broken link" if is_broken else "cannot be read", error.strerror, failed=True)
+                ignore(path, Reason.BROKEN_LINK if is_broken else Reason.FILE, error.strerror, failed=True)
                 continue
             if stat.S_ISREG(mode):
                 listing.paths.append(path)
             elif stat.S_ISDIR(mode) and path.is_symlink():
-                ignore(path, "a link to a folder", "not followed; give the folder itself", failed=False)
+                ignore(path, Reason.FOLDER_LINK, "not followed; give the folder itself", failed=False)
             elif stat.S_ISDIR(mode) and path.name.lower() in _SYSTEM_FOLDERS:
-                ignore(path, "a folder of the system", "kept by storage for thumbnails or deleted files", failed=False)
+                ignore(path, Reason.SYSTEM_FOLDER, "kept by storage for thumbnails or deleted files", failed=False)
             elif stat.S_ISDIR(mode):
                 folders.append(path)
             else:
-                ignore(path, "not a file", "a pipe, socket or device", failed=False)
+                ignore(path, Reason.NOT_A_FILE, "a pipe, socket or device", failed=False)
     listing.paths.sort()
     return listing
 

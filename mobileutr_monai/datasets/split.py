@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
@@ -252,7 +253,7 @@ def hash_files(root: Path, cases: Iterable[Mapping[str, Any]]) -> str:
     }
     total = hashlib.sha256()
     for name, path in sorted(paths.items()):
-        total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        total.update(f"{name} {hash_file(path)}\n".encode())
     return total.hexdigest()
 
 

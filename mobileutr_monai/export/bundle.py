@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import warnings
@@ -21,20 +20,19 @@ from scipy.ndimage import zoom
 
 from mobileutr_monai.core.choices import check_export
 from mobileutr_monai.core.folders import require_configs
+from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
+from mobileutr_monai.core.notices import NOTICE
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.networks import fold_network, load_weights
 from mobileutr_monai.readers.pillow_io import to_mode
 
-__all__ = ["MAX_MISMATCH_PERCENT", "Exported", "export_bundle"]
+__all__ = ["Exported", "export_bundle"]
 
 logger = logging.getLogger(__name__)
 
-MAX_MISMATCH_PERCENT = 0.1
-"""Percent of a label map's pixels, over all compared images, that an export may label otherwise than the bundle."""
-
-NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
 MAX_SAMPLES = 8
 _SEEDED_SIDES = {2: ((256, 256), (300, 420), (777, 513), (96, 128)), 3: ((48, 56, 40),)}
 _EXAMPLE_SIDES = (300, 420)
@@ -104,7 +102,7 @@ def export_bundle(
             "format": file_format,
             "raw": raw,
             "facts": facts,
-            "sha256": {part.name: _hash(part) for part in kind.files(made)},
+            "sha256": {part.name: hash_file(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
             "images": [path.name for path in samples]
             or f"{pluralize(len(paths), 'seeded one')}: the bundle ships no samples",
@@ -156,7 +154,7 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, si
         "notice": NOTICE,
         "labels": json.dumps(outputs["channel_def"]),
         "modalities": json.dumps(meta["modalities"]),
-        "weights_sha256": _hash(weights),
+        "weights_sha256": hash_file(weights),
         "input": taken,
         "output": given,
         "raw": json.dumps(raw),
@@ -241,7 +239,3 @@ def _make_inputs(folder: Path, spatial_dims: int) -> Iterator[Path]:
             path = folder / f"{index}.nii.gz"
             nib.save(nib.nifti1.Nifti1Image(smooth.astype(np.float32), np.eye(4)), path)
         yield path
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

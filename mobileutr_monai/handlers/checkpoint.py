@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from torch import nn
 
+from mobileutr_monai.core.atomic import write_atomic
+from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.handlers.distributed import is_main_process
 
 __all__ = ["TrainingCheckpoint"]
@@ -127,7 +127,7 @@ class TrainingCheckpoint:
             )
             return
         if target.is_file():
-            digest = hashlib.sha256(target.read_bytes()).hexdigest()[:12]
+            digest = hash_file(target)[:12]
             previous = self.ckpt_dir / "previous" / f"model_{digest}.pt"
             previous.parent.mkdir(exist_ok=True)
             target.replace(previous)
@@ -151,9 +151,4 @@ def _to_number(score: Any) -> float:
 
 
 def _write(content: Mapping, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(dict(content), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(path, lambda file: torch.save(dict(content), file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from mobileutr_monai.core.atomic import write_text
 from mobileutr_monai.handlers.distributed import is_main_process
 
 __all__ = ["EpochLog", "ProgressBar"]
@@ -88,12 +90,11 @@ class EpochLog:
             row |= {name: round(float(value), 5) for name, value in sorted(self.evaluator.state.metrics.items())}
         rows = [*self._read_rows(before=engine.state.epoch), row]
         self.output_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.output_file.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.output_file)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.output_file, text.getvalue())
 
     def _read_rows(self, before: int) -> list[dict[str, object]]:
         if before == 1 or not self.output_file.is_file():

@@ -4,51 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-__all__ = ["FLAG_SEPARATOR", "NOTICE", "CaseError", "Measurement", "Reason", "Row", "measure_frames", "measure_labels"]
+__all__ = ["FLAG_SEPARATOR", "Measurement", "Row", "measure_frames", "measure_labels"]
 
-NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
 MM3_PER_ML = 1000.0
 
 FLAG_SEPARATOR = "; "
 """Between the flags in a cell of ``report.csv``."""
-
-
-class Reason(str, Enum):
-    """Why a case has no result; for DICOM files, what ``DicomReason`` says too."""
-
-    UNREADABLE = "unreadable image"
-    DIMENSION = "not for this bundle's dimensions"
-    MODALITY = "not this bundle's modality"
-    CHANGED = "input changed"
-    CRASH = "decoder crashed"
-    TIME = "took too long"
-    MEMORY = "needs too much memory"
-    NETWORK = "network failed"
-    OUTPUT = "output cannot be written"
-
-
-class CaseError(Exception):
-    """A case that has no result.
-
-    Args:
-        reason: of an enumerated set.
-        detail: one line.
-        skipped: nothing is wrong with it, it is not for this run.
-    """
-
-    def __init__(self, reason: str, detail: str, skipped: bool = False) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail, self.skipped = reason, detail, skipped
-
-    def __reduce__(self) -> tuple[type[CaseError], tuple[str, str, bool]]:
-        return type(self), (self.reason, self.detail, self.skipped)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.folders import check_folders, has_other_report
 from mobileutr_monai.core.text import escape, pluralize
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
@@ -203,14 +204,9 @@ def _say_what_else(path: Path) -> str:
 
 
 def _save(label: np.ndarray, path: Path) -> None:
-    """Writes label indices as an 8-bit PNG, whole or not at all."""
+    """Writes label indices as an 8-bit PNG, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        Image.fromarray(label).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, lambda file: Image.fromarray(label).save(file, format="PNG"))
 
 
 def _write_report(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -10,23 +10,24 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from PIL import Image
 
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason
+from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.pixels import read_frame
 from mobileutr_monai.readers.dicom.reader import read_volume
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.readers.dicom.series import LPS_TO_RAS, DicomCase, find_one_case
 
 __all__ = ["read_label_file", "read_one_case", "to_nifti", "write_label_file"]
 
 Nifti = nib.nifti1.Nifti1Image
 
 # Viewers show a NIfTI image upright, its rows downwards, with the axes of DICOM.
-_UPRIGHT = np.diag([-1.0, -1.0, 1.0, 1.0])
+_UPRIGHT = LPS_TO_RAS
 # Largest difference of two affines of one grid, in mm: formats round differently.
 _AFFINE_TOLERANCE = 1e-2
 _VECTOR_INTENT = "vector"
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_one_case(folder: Path) -> DicomCase:
@@ -37,14 +38,8 @@ def read_one_case(folder: Path) -> DicomCase:
     """
     files = [file for file in sorted(folder.iterdir()) if is_dicom(file)]
     if not files:
-        raise DicomError(folder, DicomReason.NOT_DICOM)
-    cases, problems = find_dicom_cases(files)
-    failed = [problem for problem in problems if not (problem.reason.is_skip and cases)]
-    if failed:
-        raise DicomError(failed[0].paths[0], failed[0].reason, failed[0].detail)
-    if len(cases) > 1:
-        raise DicomError(folder, DicomReason.MIXED_SERIES, f"{len(cases)} images; open them one by one")
-    return cases[0]
+        raise DicomError(folder, Reason.NOT_DICOM)
+    return find_one_case(files)
 
 
 def to_nifti(case: DicomCase) -> Nifti:
@@ -59,7 +54,7 @@ def to_nifti(case: DicomCase) -> Nifti:
     """
     if case.kind is CaseKind.CINE:
         detail = f"{case.frames} frames; MONAI Label shows stills and volumes"
-        raise DicomError(case.paths[0], DicomReason.NOT_ONE_FRAME, detail)
+        raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, detail)
     if case.kind is CaseKind.SERIES:
         values = read_volume(case)
         short = values.astype(np.int16)
@@ -128,7 +123,7 @@ def _read_volume_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
     size = image.GetDimension()
     affine[:size, :size] = np.reshape(image.GetDirection(), (size, size)) * np.asarray(image.GetSpacing())
     affine[:size, 3] = image.GetOrigin()
-    return SimpleITK.GetArrayFromImage(image).T, _LPS_TO_RAS @ affine
+    return SimpleITK.GetArrayFromImage(image).T, LPS_TO_RAS @ affine
 
 
 def _to_axes_of(target: np.ndarray, values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,10 @@ from monai.transforms import LoadImaged
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from PIL import Image, UnidentifiedImageError
 
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.suffixes import IMAGE_SUFFIXES
 from mobileutr_monai.datasets.masks import read_mask
 from mobileutr_monai.inference.batch.case_worker import to_case_error
-from mobileutr_monai.inference.measure import Reason
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
 
 __all__ = ["LabelCheck", "explain", "to_indices"]
@@ -32,7 +32,7 @@ def explain(path: Path, error: Exception, kind: str = Reason.UNREADABLE.value) -
         kind: what stands before words of a decoder.
     """
     problem = to_case_error(Reason.UNREADABLE, _in_plainer_words(path, error), path)
-    reason = kind if problem.reason == Reason.UNREADABLE.value else problem.reason
+    reason = kind if problem.reason is Reason.UNREADABLE else problem.reason.value
     detail = problem.detail.removeprefix(f"{path.name}: ").replace(str(path), "the file")
     return ": ".join(filter(None, (reason, detail)))
 

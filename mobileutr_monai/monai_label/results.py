@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections import deque
 from pathlib import Path
 from uuid import uuid4
 
+from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels, write_segmentation
 from mobileutr_monai.monai_label.label_file_io import read_label_file, read_one_case
@@ -43,7 +43,7 @@ class ResultMaker:
             label_info: what a client calls the labels; the bundle's metadata knows better.
         """
         case = read_one_case(Path(series))
-        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        digest = hash_file(self.weights)
         algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), digest)
         output = Path(self._folder.name) / f"{uuid4().hex}.dcm"
         write_segmentation(case, read_label_file(Path(label), case), self.labels, algorithm, output)

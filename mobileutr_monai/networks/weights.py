@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.networks.mobileutr import VARIANTS, MobileUtr
 
 __all__ = [
@@ -188,15 +189,9 @@ def read_official_checkpoint(path: Path) -> tuple[MobileUtr, NetworkShape]:
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Writes the network's state dict, whole or not at all."""
+    """Writes the network's state dict atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(network.state_dict()), file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, lambda file: torch.save(dict(network.state_dict()), file))
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, VOLUME_SUFFIXES
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "MAX_RATIO",
     "MAX_TOTAL_BYTES",
     "ArchiveProblem",
-    "ArchiveReason",
     "Unpacked",
     "is_archive",
     "unpack_archive",
@@ -73,26 +72,6 @@ _READ_ERRORS = (
 )
 
 
-class ArchiveReason(str, Enum):
-    """Why an archive, or a member of one, is not used."""
-
-    NOT_OPENED = "an archive"
-    EMPTY = "an empty archive"
-    BROKEN = "broken archive"
-    ENCRYPTED = "encrypted archive"
-    TOO_LARGE = "archive too large"
-    OVERLAPPING = "members of the archive overlap"
-    NO_SPACE = "no space for what is in the archive"
-    UNSAFE = "unsafe archive member"
-    UNREADABLE = "unreadable archive member"
-    NESTED = "an archive in an archive"
-
-    @property
-    def is_skip(self) -> bool:
-        """Whether nothing is wrong."""
-        return self in (ArchiveReason.NOT_OPENED, ArchiveReason.EMPTY)
-
-
 @dataclass(frozen=True)
 class ArchiveProblem:
     """A member that was not unpacked, and why.
@@ -102,7 +81,7 @@ class ArchiveProblem:
     """
 
     member: str
-    reason: ArchiveReason
+    reason: Reason
     detail: str
 
 
@@ -114,7 +93,7 @@ class Unpacked(NamedTuple):
 
 
 class _ArchiveError(Exception):
-    def __init__(self, reason: ArchiveReason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
 
@@ -124,7 +103,7 @@ class _BoundedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY_BYTES:
-            raise _ArchiveError(ArchiveReason.TOO_LARGE, f"its list of members takes {size} bytes")
+            raise _ArchiveError(Reason.ARCHIVE_TOO_LARGE, f"its list of members takes {size} bytes")
         return super().read(size)
 
 
@@ -187,13 +166,13 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, os.stat_result]]:
     try:
         file = _BoundedFile(io.FileIO(path))
     except OSError as error:
-        raise _ArchiveError(ArchiveReason.BROKEN, _one_line(error)) from None
+        raise _ArchiveError(Reason.BROKEN_ARCHIVE, _one_line(error)) from None
     with file:
         try:
             facts = os.fstat(file.fileno())
             archive = zipfile.ZipFile(file)
         except _READ_ERRORS as error:
-            raise _ArchiveError(ArchiveReason.BROKEN, _one_line(error)) from None
+            raise _ArchiveError(Reason.BROKEN_ARCHIVE, _one_line(error)) from None
         with archive:
             yield archive, facts
 
@@ -212,12 +191,12 @@ def _unpack(archive: zipfile.ZipFile, time_ns: int, folder: Path) -> Unpacked:
             continue
         try:
             if fault or uses[name] > 1:
-                raise _ArchiveError(ArchiveReason.UNSAFE, fault or f"{uses[name]} members have this name")
+                raise _ArchiveError(Reason.UNSAFE_MEMBER, fault or f"{uses[name]} members have this name")
             _unpack_member(archive, info, folder / name)
             os.utime(folder / name, ns=(time_ns, time_ns))
             paths.append(folder / name)
         except _ArchiveError as error:
-            if error.reason is ArchiveReason.NO_SPACE:
+            if error.reason is Reason.NO_SPACE:
                 raise
             problems.setdefault(name, ArchiveProblem(name, error.reason, error.detail))
     return Unpacked(paths, list(problems.values()))
@@ -230,7 +209,7 @@ def _check_whole(members: Sequence[zipfile.ZipInfo], size: int) -> None:
         _ArchiveError: with the reason why not.
     """
     if any(info.flag_bits & _ENCRYPTED for info in members):
-        raise _ArchiveError(ArchiveReason.ENCRYPTED, "unpack it with its password and give the folder")
+        raise _ArchiveError(Reason.ENCRYPTED_ARCHIVE, "unpack it with its password and give the folder")
     total = sum(info.file_size for info in members)
     limits = (
         (len(members), MAX_MEMBERS, "members"),
@@ -241,11 +220,11 @@ def _check_whole(members: Sequence[zipfile.ZipInfo], size: int) -> None:
     for found, most, what in limits:
         if found > most:
             detail = f"{found} {what}, the most is {most}; if you trust it, unpack it and give the folder"
-            raise _ArchiveError(ArchiveReason.TOO_LARGE, detail)
+            raise _ArchiveError(Reason.ARCHIVE_TOO_LARGE, detail)
     start = size
     for info in sorted(members, key=lambda info: info.header_offset, reverse=True):
         if info.header_offset + _LOCAL_HEADER_BYTES + len(info.orig_filename) + info.compress_size > start:
-            raise _ArchiveError(ArchiveReason.OVERLAPPING, "a ZIP bomb, or broken")
+            raise _ArchiveError(Reason.OVERLAPPING_MEMBERS, "a ZIP bomb, or broken")
         start = info.header_offset
 
 
@@ -260,7 +239,7 @@ def _check_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free - SPARE_BYTES
     if needed > free:
         detail = f"needs {needed} bytes, {max(free, 0)} may be used; free some, or write to another disk"
-        raise _ArchiveError(ArchiveReason.NO_SPACE, detail)
+        raise _ArchiveError(Reason.NO_SPACE, detail)
 
 
 def _normalise(name: str) -> str:
@@ -299,7 +278,7 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path
     """
     if info.compress_type not in _COMPRESSIONS:
         raise _ArchiveError(
-            ArchiveReason.UNREADABLE,
+            Reason.UNREADABLE_MEMBER,
             f"compression {info.compress_type}, not deflate; unpack the archive and give the folder",
         )
     try:
@@ -317,13 +296,13 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path
                 file.write(chunk)
     except _READ_ERRORS as error:
         target.unlink()
-        reason = _reason_of(error, ArchiveReason.UNREADABLE)
+        reason = _reason_of(error, Reason.UNREADABLE_MEMBER)
         raise _ArchiveError(reason, _one_line(error)) from None
 
 
-def _reason_of(error: Exception, otherwise: ArchiveReason = ArchiveReason.UNSAFE) -> ArchiveReason:
+def _reason_of(error: Exception, otherwise: Reason = Reason.UNSAFE_MEMBER) -> Reason:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return ArchiveReason.NO_SPACE if full else otherwise
+    return Reason.NO_SPACE if full else otherwise
 
 
 def _one_line(error: Exception) -> str:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileutr_monai.core.case_kind import CaseKind
 from mobileutr_monai.core.output_folder import name_outputs
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.core.walk import is_hidden, list_files
-from mobileutr_monai.readers.archives import ArchiveReason, is_archive, unpack_archive
+from mobileutr_monai.readers.archives import is_archive, unpack_archive
 from mobileutr_monai.readers.dicom.header import is_dicom
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
 from mobileutr_monai.readers.nifti import count_dimensions
 
 __all__ = [
+    "CaseKind",
     "InputCase",
-    "InputKind",
     "UnusedFile",
     "find_cases",
     "find_images",
@@ -39,16 +40,6 @@ _RUN_BYTES = 2**16
 _NIFTI_MAGIC = {344: (b"n+1\0", b"ni1\0"), 4: (b"n+2\0", b"ni2\0")}
 
 
-class InputKind(str, Enum):
-    """What kind of input a case is."""
-
-    IMAGE = "image"
-    NIFTI = "NIfTI"
-    STILL = "DICOM still"
-    CINE = "DICOM cine"
-    SERIES = "DICOM series"
-
-
 @dataclass(frozen=True)
 class InputCase:
     """Something to segment at once.
@@ -62,16 +53,16 @@ class InputCase:
 
     name: str
     output: str
-    kind: InputKind
+    kind: CaseKind
     paths: tuple[Path, ...]
     dicom: DicomCase | None = None
 
     @property
     def spatial_dims(self) -> int:
         """2 or 3; of a NIfTI file its header is read."""
-        if self.kind is InputKind.NIFTI:
+        if self.kind is CaseKind.NIFTI:
             return count_dimensions(self.paths[0])
-        return 3 if self.kind is InputKind.SERIES else 2
+        return 3 if self.kind is CaseKind.SERIES else 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class UnusedFile:
     """
 
     name: str
-    reason: str
+    reason: Reason
     detail: str
     failed: bool
     study_uid: str = ""
@@ -101,7 +92,7 @@ class _Draft(NamedTuple):
     """A case before it has an output; its place is that of its first file, relative to the folder."""
 
     place: Path
-    kind: InputKind
+    kind: CaseKind
     paths: tuple[Path, ...]
     dicom: DicomCase | None = None
 
@@ -136,7 +127,7 @@ def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
     for archive in found.archives:
         if unpacked is None:
             detail = "its images are not used unless it is unpacked"
-            unused.append(UnusedFile(_relative(archive, root), ArchiveReason.NOT_OPENED.value, detail, failed=False))
+            unused.append(UnusedFile(_relative(archive, root), Reason.ARCHIVE, detail, failed=False))
             continue
         inside = _look_inside(archive, root, unpacked)
         found.drafts.extend(inside.drafts)
@@ -179,12 +170,12 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
     found = _sort_out([path for path in paths if not is_hidden(path.relative_to(unpacked / place))], unpacked)
     for nested in found.archives:
         detail = "not opened; unpack the outer one and give the folder"
-        found.unused.append(UnusedFile(_relative(nested, unpacked), ArchiveReason.NESTED.value, detail, failed=True))
+        found.unused.append(UnusedFile(_relative(nested, unpacked), Reason.NESTED_ARCHIVE, detail, failed=True))
     for problem in problems:
         name = "/".join(filter(None, (_relative(archive, root), escape(problem.member))))
-        found.unused.append(UnusedFile(name, problem.reason.value, problem.detail, failed=True))
+        found.unused.append(UnusedFile(name, problem.reason, problem.detail, failed=True))
     if not found.drafts and not found.unused:
-        found.unused.append(UnusedFile(_relative(archive, root), ArchiveReason.EMPTY.value, "", failed=False))
+        found.unused.append(UnusedFile(_relative(archive, root), Reason.EMPTY_ARCHIVE, "", failed=False))
     return found
 
 
@@ -195,24 +186,23 @@ def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
     results = {path.parent for path in files if path.name == _RUN_FILE and _says_run(path)}
     for path in files:
         if results and not results.isdisjoint(path.parents):
-            found.unused.append(UnusedFile(_relative(path, root), "in a folder of results", "", failed=False))
+            found.unused.append(UnusedFile(_relative(path, root), Reason.RESULT, "", failed=False))
         elif is_archive(path):
             found.archives.append(path)
-        elif (kind := _sniff(path)) is InputKind.STILL:
+        elif (kind := _sniff(path)) is CaseKind.STILL:
             dicom.append(path)
         elif kind is not None:
             found.drafts.append(_Draft(path.relative_to(root), kind, (path,)))
         elif path.suffix.lower() == ".zip":
-            found.unused.append(UnusedFile(_relative(path, root), ArchiveReason.BROKEN.value, "not ZIP", failed=True))
+            found.unused.append(UnusedFile(_relative(path, root), Reason.BROKEN_ARCHIVE, "not ZIP", failed=True))
         else:
-            found.unused.append(UnusedFile(_relative(path, root), "not an image", "", failed=False))
-    kinds = {CaseKind.STILL: InputKind.STILL, CaseKind.CINE: InputKind.CINE, CaseKind.SERIES: InputKind.SERIES}
+            found.unused.append(UnusedFile(_relative(path, root), Reason.NOT_AN_IMAGE, "", failed=False))
     cases, problems = find_dicom_cases(dicom)
-    found.drafts.extend(_Draft(min(case.paths).relative_to(root), kinds[case.kind], case.paths, case) for case in cases)
+    found.drafts.extend(_Draft(min(case.paths).relative_to(root), case.kind, case.paths, case) for case in cases)
     found.unused.extend(
         UnusedFile(
             name=_relative(min(problem.paths), root),
-            reason=problem.reason.value,
+            reason=problem.reason,
             detail=f"{problem.detail}; {len(problem.paths)} files" if len(problem.paths) > 1 else problem.detail,
             failed=not problem.reason.is_skip,
             study_uid=problem.study_uid,
@@ -232,7 +222,7 @@ def _says_run(path: Path) -> bool:
         return False
 
 
-def _sniff(path: Path) -> InputKind | None:
+def _sniff(path: Path) -> CaseKind | None:
     """Returns what a file is; all of DICOM is ``STILL``, whether more is in it or belongs to it is found later."""
     try:
         with path.open("rb") as file:
@@ -240,21 +230,21 @@ def _sniff(path: Path) -> InputKind | None:
     except OSError:
         start = b""
     if start[128:132] == b"DICM":  # first: the 128 bytes before it may be those of a TIFF
-        return InputKind.STILL
+        return CaseKind.STILL
     if start.startswith(_IMAGE_SIGNATURES):
-        return InputKind.IMAGE
+        return CaseKind.IMAGE
     if start.startswith(b"\x1f\x8b"):
         try:
             start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, _NIFTI_HEADER_BYTES)
         except zlib.error:
             start = b""
     if any(start[offset : offset + 4] in magic for offset, magic in _NIFTI_MAGIC.items()):
-        return InputKind.NIFTI
+        return CaseKind.NIFTI
     if is_dicom(path):
-        return InputKind.STILL
+        return CaseKind.STILL
     if _has_suffix(path, IMAGE_SUFFIXES):
-        return InputKind.IMAGE
-    return InputKind.NIFTI if _has_suffix(path, VOLUME_SUFFIXES) else None
+        return CaseKind.IMAGE
+    return CaseKind.NIFTI if _has_suffix(path, VOLUME_SUFFIXES) else None
 
 
 def _name_outputs(names: Sequence[Path]) -> list[str]:

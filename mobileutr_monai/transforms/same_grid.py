@@ -53,9 +53,7 @@ class CheckSameGridd(MapTransform):
         ValueError: a label, named in the message, is of another size or lies elsewhere.
     """
 
-    def __init__(
-        self, keys: KeysCollection, reference_key: str = "image", allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, keys: KeysCollection, reference_key: str = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.reference_key = reference_key
 

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from mobileutr_monai.export.bundle import MAX_MISMATCH_PERCENT
+from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.inference.segmenter import Segmenter
 

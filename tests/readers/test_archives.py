@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers import archives
-from mobileutr_monai.readers.archives import ArchiveReason, is_archive, unpack_archive
+from mobileutr_monai.readers.archives import is_archive, unpack_archive
 
 Members = list[tuple[str | zipfile.ZipInfo, bytes]]
 MakeZip = Callable[..., Path]
@@ -105,7 +106,7 @@ def test_an_unsafe_member_is_refused_alone_in_one_line(
     path = make_zip((info, b"evil"), ("good.png", b"good"))
     unpacked = unpack_archive(path, target)
     assert unpacked.paths == [target / "good.png"]
-    assert [problem.reason for problem in unpacked.problems] == [ArchiveReason.UNSAFE]
+    assert [problem.reason for problem in unpacked.problems] == [Reason.UNSAFE_MEMBER]
     assert unpacked.problems[0].member.isprintable()
     assert unpacked.problems[0].detail
     assert files_below(tmp_path) == ["study.zip", "unpacked/study.zip/good.png"]
@@ -168,7 +169,7 @@ def test_a_broken_member_leaves_no_file(
     unpacked = unpack_archive(path, target)
     assert unpacked.paths == []
     assert [(problem.member, problem.reason) for problem in unpacked.problems] == [
-        ("bomb.png", ArchiveReason.UNREADABLE)
+        ("bomb.png", Reason.UNREADABLE_MEMBER)
     ]
     assert files_below(tmp_path) == ["study.zip"]
 
@@ -186,7 +187,7 @@ def test_a_member_never_takes_more_than_it_declares(
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_compressions_that_inflate_without_bound_are_refused(make_zip: MakeZip, target: Path, method: int) -> None:
     unpacked = unpack_archive(make_zip(("a.png", b"a" * 1000), method=method), target)
-    assert [problem.reason for problem in unpacked.problems] == [ArchiveReason.UNREADABLE]
+    assert [problem.reason for problem in unpacked.problems] == [Reason.UNREADABLE_MEMBER]
     assert "not deflate" in unpacked.problems[0].detail
 
 
@@ -204,7 +205,7 @@ def test_an_archive_beyond_a_limit_is_refused_as_a_whole(
     unpacked = unpack_archive(path, target)
     assert unpacked.paths == []
     assert [problem.member for problem in unpacked.problems] == [""]
-    assert unpacked.problems[0].reason in (ArchiveReason.TOO_LARGE, ArchiveReason.NO_SPACE)
+    assert unpacked.problems[0].reason in (Reason.ARCHIVE_TOO_LARGE, Reason.NO_SPACE)
     assert not target.exists()
 
 
@@ -214,7 +215,7 @@ def test_a_bomb_is_refused_before_it_is_inflated(
     monkeypatch.setattr(archives, "RATIO_FREE_BYTES", 2**20)
     path = make_zip(("bomb", b"\0" * (2**20 + 1)))
     assert path.stat().st_size < 2**20 / archives.MAX_RATIO
-    assert [problem.reason for problem in unpack_archive(path, target).problems] == [ArchiveReason.TOO_LARGE]
+    assert [problem.reason for problem in unpack_archive(path, target).problems] == [Reason.ARCHIVE_TOO_LARGE]
     assert not target.exists()
 
 
@@ -224,7 +225,7 @@ def test_a_bomb_of_overlapping_members_is_refused(make_zip: MakeZip, target: Pat
     second = content.rfind(CENTRAL)
     content[second + 42 : second + 46] = bytes(4)  # where the second member begins
     path.write_bytes(content)
-    assert [problem.reason for problem in unpack_archive(path, target).problems] == [ArchiveReason.OVERLAPPING]
+    assert [problem.reason for problem in unpack_archive(path, target).problems] == [Reason.OVERLAPPING_MEMBERS]
     assert not target.exists()
 
 
@@ -233,7 +234,7 @@ def test_a_list_of_members_without_end_is_not_read(
 ) -> None:
     path = make_zip(*((f"{index}.png", b"") for index in range(100)))
     monkeypatch.setattr(archives, "_MAX_DIRECTORY_BYTES", 5000)
-    assert [problem.reason for problem in unpack_archive(path, target).problems] == [ArchiveReason.TOO_LARGE]
+    assert [problem.reason for problem in unpack_archive(path, target).problems] == [Reason.ARCHIVE_TOO_LARGE]
 
 
 def test_a_disk_that_fills_up_leaves_nothing(make_zip: MakeZip, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +248,7 @@ def test_a_disk_that_fills_up_leaves_nothing(make_zip: MakeZip, target: Path, mo
 
     monkeypatch.setattr(archives, "_unpack_member", fill_up)
     unpacked = unpack_archive(path, target)
-    assert (unpacked.paths, [problem.reason for problem in unpacked.problems]) == ([], [ArchiveReason.NO_SPACE])
+    assert (unpacked.paths, [problem.reason for problem in unpacked.problems]) == ([], [Reason.NO_SPACE])
     assert not target.exists()
 
 
@@ -256,7 +257,7 @@ def test_an_encrypted_archive_is_refused_with_the_way_out(make_zip: MakeZip, tar
     for signature, offset in ((LOCAL, 6), (CENTRAL, 8)):
         patch(path, signature, offset, b"\1\0")
     unpacked = unpack_archive(path, target)
-    assert [problem.reason for problem in unpacked.problems] == [ArchiveReason.ENCRYPTED]
+    assert [problem.reason for problem in unpacked.problems] == [Reason.ENCRYPTED_ARCHIVE]
     assert "password" in unpacked.problems[0].detail
 
 
@@ -267,7 +268,7 @@ def test_an_archive_that_is_cut_off_is_refused_at_any_length(make_zip: MakeZip, 
         path.write_bytes(content[:length])
         unpacked = unpack_archive(path, target)
         assert unpacked.paths == []
-        assert [problem.reason for problem in unpacked.problems] == [ArchiveReason.BROKEN]
+        assert [problem.reason for problem in unpacked.problems] == [Reason.BROKEN_ARCHIVE]
         assert len(unpacked.problems[0].detail.splitlines()) == 1
         assert not target.exists()
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.readers.cases import FoundInputs, InputKind, find_cases, find_images, find_volumes, strip_suffix
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.readers.cases import FoundInputs, find_cases, find_images, find_volumes, strip_suffix
 
 
 @pytest.fixture
@@ -77,12 +78,12 @@ def mixed(tmp_path: Path) -> Path:
 def test_tells_by_content_what_a_file_is(mixed: Path) -> None:
     found = find_cases(mixed)
     assert {case.name: case.kind for case in found.cases} == {
-        "1.2.840.4": InputKind.NIFTI,
-        "broken.nii.gz": InputKind.NIFTI,
-        "broken.png": InputKind.IMAGE,
-        "png.dcm": InputKind.IMAGE,
-        "tiff": InputKind.IMAGE,
-        "volume.nii.gz": InputKind.NIFTI,
+        "1.2.840.4": CaseKind.NIFTI,
+        "broken.nii.gz": CaseKind.NIFTI,
+        "broken.png": CaseKind.IMAGE,
+        "png.dcm": CaseKind.IMAGE,
+        "tiff": CaseKind.IMAGE,
+        "volume.nii.gz": CaseKind.NIFTI,
     }
     assert [(file.name, file.reason, file.failed) for file in found.unused] == [
         ("archive.gz", "not an image", False),
@@ -212,7 +213,7 @@ def test_a_series_beside_its_own_archive_is_two_cases(tmp_path: Path, dicom_fold
     zip_files(tmp_path / "in" / "study.zip", {f"DICOM/{path.name}": path for path in slices})
     found = find_cases(tmp_path / "in", tmp_path / "unpacked")
     loose, zipped = found.cases
-    assert (loose.kind, zipped.kind) == (InputKind.SERIES, InputKind.SERIES)
+    assert (loose.kind, zipped.kind) == (CaseKind.SERIES, CaseKind.SERIES)
     assert [path.name for path in loose.paths] == [path.name for path in zipped.paths]
     assert zipped.name.startswith("study.zip/DICOM/")
     assert found.unused == []

@@ -95,7 +95,8 @@ def load_readers() -> dict[int, Any]:
 
 def read_all(folder: Path, reader: Any) -> str:
     """Reads every case of a folder as the runner does; returns what became of the last one."""
-    from mobileutr_monai.readers.cases import InputKind, find_cases
+    from mobileutr_monai.core.case_kind import CaseKind
+    from mobileutr_monai.readers.cases import find_cases
 
     found = find_cases(folder)
     said = [f"unused: {file.reason}: {file.detail}" for file in found.unused]
@@ -104,7 +105,7 @@ def read_all(folder: Path, reader: Any) -> str:
             said.append("other dimensions")
             continue
         try:
-            if case.kind is InputKind.CINE:
+            if case.kind is CaseKind.CINE:
                 for _ in reader.read_frames(case.paths[0]):
                     pass
             else:

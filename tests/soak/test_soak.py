@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from mobileutr_monai.inference.measure import Reason
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.provenance import CREATION_DATES
 from tests.soak.corpus import make_file
 from tests.soak.fuzz import NOT_THE_FILES, Tally, check_row

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.transforms.utils import reset_ops_id
 
-from mobileutr_monai.inference.measure import CaseError, Measurement, Reason, measure_labels
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import CaseError, Reason
+from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.outputs.writers import CaseWriter, LargestFrame
 from mobileutr_monai.inference.reading import CaseReader
-from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 from mobileutr_monai.readers.dicom.errors import DicomError
 
@@ -77,7 +79,7 @@ class CaseWorker:
         """
         try:
             output, spacing = self.writer.write(case, label)
-            outside = mask_outside_tissue(case.paths[0]) if case.kind is InputKind.STILL else None
+            outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
             measurements = measure_labels(label, self.labels, spacing, outside)
         except Exception as error:
             if is_full_disk(error):
@@ -115,12 +117,12 @@ def to_case_error(reason: Reason, error: BaseException, path: Path | None = None
         error = error.__cause__
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, DicomError):
-        return CaseError(error.reason.value, error.detail)
+        return CaseError(error.reason, error.detail)
     if isinstance(error, MemoryError) or "can't allocate memory" in detail:  # torch raises a RuntimeError
-        return CaseError(Reason.MEMORY.value, "it does not fit into the memory that a case may take")
+        return CaseError(Reason.MEMORY, "it does not fit into the memory that a case may take")
     if path is not None:
         detail = detail.removeprefix(f"image {path} cannot be read: ").removeprefix(f"{path}: ")
-    return CaseError(reason.value, detail)
+    return CaseError(reason, detail)
 
 
 def _from_any_process(data: dict[str, Any]) -> dict[str, Any]:

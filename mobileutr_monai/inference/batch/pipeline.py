@@ -15,13 +15,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
-from mobileutr_monai.inference.batch.workers import Fault, WorkerError, WorkerPool
-from mobileutr_monai.inference.measure import FLAG_SEPARATOR, CaseError, Reason, Row, measure_frames
+from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
+from mobileutr_monai.inference.measure import FLAG_SEPARATOR, Row, measure_frames
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.inference.temporal import smooth_frames
-from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 
 __all__ = ["Pipeline", "failed_row", "identify_input"]
@@ -30,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 CASES_AHEAD = 2
 """How many images each worker may be ahead of the network, or behind it; of volumes it is one in all."""
-
-FAULTS = {Fault.CRASH: Reason.CRASH, Fault.TIME: Reason.TIME}
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -74,10 +74,10 @@ class Pipeline:
         """
         ahead = self.batch_size + CASES_AHEAD * workers if self.segmenter.spatial_dims == 2 else 1
         submit = self.pool.submit
-        singles = [case for case in cases if case.kind is not InputKind.CINE]
+        singles = [case for case in cases if case.kind is not CaseKind.CINE]
         read = _map_ahead(submit, self._read, singles, ahead)
         ended = _map_ahead(submit, _call_now, self._infer(read), ahead)
-        cines = (self._segment_cine(case) for case in cases if case.kind is InputKind.CINE)
+        cines = (self._segment_cine(case) for case in cases if case.kind is CaseKind.CINE)
         for results in (ended, cines):
             for case, rows in results:
                 rows = self._held_against(input_ids[case.name], case, rows)
@@ -89,7 +89,7 @@ class Pipeline:
         """Returns the rows, or that of a failure if the input is no longer what it was when the run began."""
         if identify_input(case) != input_id:
             detail = "it changed or vanished during the run; run again when nothing writes to it"
-            rows = [failed_row(case, CaseError(Reason.CHANGED.value, detail), rows[0].seconds)]
+            rows = [failed_row(case, CaseError(Reason.CHANGED, detail), rows[0].seconds)]
         for row in rows:
             row.input_id = input_id
         return rows
@@ -98,8 +98,8 @@ class Pipeline:
         """Returns what a method of the worker returns, or why it did not come to its end."""
         try:
             return self.pool.call(method, case, *arguments)
-        except WorkerError as fault:
-            return _fault_error(fault)
+        except CaseError as error:
+            return error
 
     def _read(self, case: InputCase) -> ReadCase:
         started = time.perf_counter()
@@ -186,9 +186,8 @@ class Pipeline:
             if is_full_disk(error):
                 raise
             if isinstance(error, WorkerError):
-                failure = _fault_error(error)
-            else:
-                failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
+                raise
+            failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
         else:
             failure = self._call("draw_cine", case, output, largest)
         if failure is not None:
@@ -242,7 +241,7 @@ def failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:
     """Returns the row of a case without a result, and logs it unless it was only not for this run."""
     row = _row(case, seconds)
     row.status = "skipped" if error.skipped else "failed"
-    row.reason, row.detail = error.reason, error.detail
+    row.reason, row.detail = error.reason.value, error.detail
     if not error.skipped:
         logger.warning("%s: %s", case.name, error)
     return row
@@ -253,17 +252,6 @@ def _row(case: InputCase, seconds: float) -> Row:
     if case.dicom is not None:
         row.study_uid, row.series_uid = case.dicom.study_uid, case.dicom.series_uid
     return row
-
-
-def _fault_error(fault: WorkerError) -> CaseError:
-    """Returns what a fault means for its case.
-
-    Raises:
-        WorkerError: no case is at fault, no process can be started.
-    """
-    if fault.fault not in FAULTS:
-        raise fault
-    return CaseError(FAULTS[fault.fault].value, str(fault))
 
 
 def _raising(items: Iterable[dict[str, Any] | CaseError]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -24,13 +23,16 @@ from tqdm import tqdm
 from mobileutr_monai.core.atomic import write_text
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.fork_server import start_fork_server
+from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.notices import NOTICE
+from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, identify_input
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
-from mobileutr_monai.inference.measure import NOTICE, CaseError, Reason, Row
+from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
 from mobileutr_monai.inference.outputs.writers import FORMATS, CaseWriter
@@ -41,7 +43,7 @@ from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
 
-__all__ = ["BatchRunner", "UsageError", "hash_file"]
+__all__ = ["BatchRunner", "UsageError"]
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +253,7 @@ class BatchRunner:
             logger.warning("going on from an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
         for file in found.unused:
             status = "failed" if file.failed else "skipped"
-            row = Row(case=file.name, status=status, reason=file.reason, detail=file.detail)
+            row = Row(case=file.name, status=status, reason=file.reason.value, detail=file.detail)
             row.study_uid, row.series_uid = file.study_uid, file.series_uid
             ledger.append([row])
             if file.failed:
@@ -380,13 +382,13 @@ class BatchRunner:
         if case.spatial_dims != dims:
             found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
             detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
-            return CaseError(Reason.DIMENSION.value, detail, skipped=True)
+            return CaseError(Reason.DIMENSION, detail, skipped=True)
         modalities = self.metadata["modalities"]
         if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
             detail = (
                 f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; --any-modality takes it"
             )
-            return CaseError(Reason.MODALITY.value, detail, skipped=True)
+            return CaseError(Reason.MODALITY, detail, skipped=True)
         return None
 
     def _describe(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
@@ -442,8 +444,3 @@ def find_other_bundle(weights: Path, name: str) -> str | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return found if found != name else None
-
-
-def hash_file(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

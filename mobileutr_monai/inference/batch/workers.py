@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from enum import Enum
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +26,12 @@ import torch
 from monai.data import MetaTensor
 
 from mobileutr_monai.core.fork_server import start_fork_server
+from mobileutr_monai.core.reasons import CaseError, Reason
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["Fault", "WorkerError", "WorkerPool", "read_total_memory"]
+__all__ = ["WorkerError", "WorkerPool", "read_total_memory"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -43,20 +43,8 @@ ORPHAN_SECONDS = 10
 """How much longer than the time limit a call may go on in a process whose parent is gone."""
 
 
-class Fault(str, Enum):
-    """What a call did to its process."""
-
-    CRASH = "decoder crashed"
-    TIME = "took too long"
-    START = "could not start"
-
-
 class WorkerError(Exception):
-    """A call whose process did not come to its end."""
-
-    def __init__(self, fault: Fault, detail: str) -> None:
-        super().__init__(detail)
-        self.fault = fault
+    """No worker process can be started."""
 
 
 class WorkerPool:
@@ -105,7 +93,8 @@ class WorkerPool:
         """Returns what a method of the target returns.
 
         Raises:
-            WorkerError: the process crashed or took too long, or none can be started.
+            CaseError: the process crashed or took too long.
+            WorkerError: no process can be started.
         """
         if not self._workers:
             return getattr(self._target, method)(*arguments)
@@ -115,7 +104,8 @@ class WorkerPool:
         """Yields what a method of the target yields, as it does.
 
         Raises:
-            WorkerError: the process crashed or took too long for an item.
+            CaseError: the process crashed or took too long for an item.
+            WorkerError: no process can be started.
         """
         if not self._workers:
             yield from getattr(self._target, method)(*arguments)
@@ -160,7 +150,7 @@ class _Worker:
             _send(connection, (method, arguments))
             while True:
                 if not connection.poll(self._time_limit):
-                    raise WorkerError(Fault.TIME, f"more than {self._time_limit:g} s")
+                    raise CaseError(Reason.TIME, f"more than {self._time_limit:g} s")
                 kind, value = _receive(connection)
                 ended = kind != "item"
                 if kind == "error":
@@ -171,7 +161,7 @@ class _Worker:
         except (EOFError, ConnectionError) as error:
             if self._retired:
                 raise CancelledError from error
-            raise WorkerError(Fault.CRASH, f"{self._how_it_ended()} while it worked on this file") from error
+            raise CaseError(Reason.CRASH, f"{self._how_it_ended()} while it worked on this file") from error
         finally:
             if connection is self._connection:  # otherwise another call has begun, in another process
                 self._is_answering = False
@@ -218,9 +208,8 @@ class _Worker:
             how = self._how_it_ended()
             self.kill()
             raise WorkerError(
-                Fault.START,
                 f"a worker process could not start ({how}): a script that runs this needs "
-                "`if __name__ == '__main__':`; or set workers to 0, which reads in this process",
+                "`if __name__ == '__main__':`; or set workers to 0, which reads in this process"
             )
         return ours
 

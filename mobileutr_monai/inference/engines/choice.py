@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.inference.engines.table import cache_dir, start_engine, why_unavailable
 from mobileutr_monai.networks import MobileUtr
 
@@ -25,7 +26,6 @@ __all__ = [
     "AUTO",
     "DEFAULT_ENGINE",
     "LARGEST_DICE_CHANGE",
-    "MAX_MISMATCH_PERCENT",
     "choose_fastest",
     "find_versions",
     "why_not_allowed",
@@ -35,9 +35,6 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 DEFAULT_ENGINE = "torch"
-
-MAX_MISMATCH_PERCENT = 0.1
-"""Percent of the pixels of a list of cases that an engine may label otherwise than ``torch`` in float32."""
 
 LARGEST_DICE_CHANGE = 0.002
 """Change of the mean Dice on that list from which an engine is refused."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.core.atomic import temporary_path
+from mobileutr_monai.core.case_kind import CaseKind
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
     iter_frame_masks,
@@ -25,7 +26,7 @@ from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.inference.outputs.overlay import View, draw_contours, draw_views, to_grey, view_volume
 from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
 from mobileutr_monai.inference.report.thumbnails import save_thumbnail, thumbnail_path
-from mobileutr_monai.readers.cases import InputCase, InputKind
+from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import explain_missing_tissue, read_pixel_size, read_tissue
 from mobileutr_monai.readers.dicom.pixels import iter_frames
 from mobileutr_monai.readers.dicom.reader import read_volume
@@ -80,7 +81,7 @@ class CaseWriter:
             what = "overlay" if self.overlays else "picture"
             why = explain_missing_tissue(case.paths[0])
             return f"no {what}: {why}, and a name may be burned in; --whole-overlays draws it"
-        if self.overlays and case.kind is InputKind.CINE and not _can_be_referred_to(case):
+        if self.overlays and case.kind is CaseKind.CINE and not _can_be_referred_to(case):
             return "no overlay: a capture cannot refer to a file without UIDs"
         return ""
 
@@ -101,7 +102,7 @@ class CaseWriter:
         if case.dicom is not None and self.output_format == "auto" and _can_be_referred_to(case):
             output = _named(base, "_seg.dcm")
             write_segmentation(case.dicom, label, self.labels, self.algorithm, output)
-        elif case.kind is InputKind.NIFTI or label.ndim == 3:
+        elif case.kind is CaseKind.NIFTI or label.ndim == 3:
             output = _named(base, "_mask.nii.gz")
             geometry = _geometry(case)
             save_label_volume(label.T.reshape(geometry.shape) if label.ndim == 2 else label, geometry, output)
@@ -149,7 +150,7 @@ class CaseWriter:
 
     def _find_tissue(self, case: InputCase) -> Box | None:
         """Returns what of a picture may be shown, None for all of it."""
-        if self.whole_overlays or case.kind not in (InputKind.STILL, InputKind.CINE):
+        if self.whole_overlays or case.kind not in (CaseKind.STILL, CaseKind.CINE):
             return None
         return read_tissue(case.paths[0])
 
@@ -188,10 +189,10 @@ class LargestFrame:
 
 def _view(case: InputCase, label: np.ndarray) -> list[View]:
     """Returns what is shown of anything but a cine."""
-    if case.kind is InputKind.IMAGE:
+    if case.kind is CaseKind.IMAGE:
         with open_image(case.paths[0], "image") as image:
             return [View(to_mode(image, "RGB").copy(), label)]  # which stays when the file is closed
-    if case.kind is InputKind.STILL:
+    if case.kind is CaseKind.STILL:
         return list(_view_frames(case, [label]))
     if case.dicom is not None and case.dicom.affine is not None:
         return view_volume(read_volume(case.dicom), label, case.dicom.affine)
@@ -261,9 +262,9 @@ def _geometry(case: InputCase) -> nib.nifti1.Nifti1Image:
 
 def _spacing(case: InputCase, dimensions: int) -> tuple[float, ...] | None:
     """Returns the mm along the axes of the label map, None where the file does not say."""
-    if case.kind is InputKind.IMAGE:
+    if case.kind is CaseKind.IMAGE:
         return None
-    if case.kind is InputKind.STILL:
+    if case.kind is CaseKind.STILL:
         size = read_pixel_size(case.paths[0])
         return None if size is None else (size.row_mm, size.column_mm)
     source = _geometry(case)

@@ -17,8 +17,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from mobileutr_monai.core.reasons import remedy_for
 from mobileutr_monai.inference.measure import FLAG_SEPARATOR
-from mobileutr_monai.inference.report.remedies import remedy_for
 
 __all__ = ["describe_case", "render_page"]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from mobileutr_monai.readers.dicom.errors import DicomReason, as_dicom_errors
+from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.readers.dicom.errors import as_dicom_errors
 from mobileutr_monai.readers.dicom.header import DicomHeader, frame_attributes, is_dicom, numbers, read_header
 
 __all__ = [
@@ -85,7 +86,7 @@ def read_ultrasound_regions(file: str | Path | DicomHeader) -> list[UltrasoundRe
         DicomError: if the file is no DICOM, or broken.
     """
     header = _header(file)
-    with as_dicom_errors(header.path, DicomReason.UNREADABLE):
+    with as_dicom_errors(header.path, Reason.BAD_HEADER):
         regions = header.dataset.get("SequenceOfUltrasoundRegions") or []
         found = [_read_region(region, header.rows, header.columns) for region in regions]
     return [region for region in found if region is not None]
@@ -116,7 +117,7 @@ def explain_missing_tissue(file: str | Path | DicomHeader) -> str:
         DicomError: if the file is no DICOM, or broken.
     """
     header = _header(file)
-    with as_dicom_errors(header.path, DicomReason.UNREADABLE):
+    with as_dicom_errors(header.path, Reason.BAD_HEADER):
         formats = [
             region.get("RegionSpatialFormat") for region in header.dataset.get("SequenceOfUltrasoundRegions") or []
         ]
@@ -158,7 +159,7 @@ def read_pixel_size(file: str | Path | DicomHeader) -> PixelSize | None:
         DicomError: if the file is no DICOM, or broken.
     """
     header = _header(file)
-    with as_dicom_errors(header.path, DicomReason.UNREADABLE):
+    with as_dicom_errors(header.path, Reason.BAD_HEADER):
         if header.dataset.get("SequenceOfUltrasoundRegions"):
             return _agree([region.pixel_size for region in read_ultrasound_regions(header) if region.is_tissue])
         spacing = numbers(frame_attributes(header.dataset, 0), "PixelSpacing", 2)

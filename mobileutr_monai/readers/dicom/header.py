@@ -41,8 +41,9 @@ from mobileutr_monai.core.limits import (
     MAX_INFLATED_BYTES,
     BoundedReader,
 )
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import pluralize
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason, as_dicom_errors
+from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
 
 __all__ = [
     "DicomHeader",
@@ -166,10 +167,10 @@ def read_header(path: str | Path, keywords: Sequence[str] | None = None) -> Dico
     """
     path = Path(path)
     tags = None if keywords is None else list(keywords)
-    with as_dicom_errors(path, DicomReason.UNREADABLE), _HeaderReader(path) as file:
+    with as_dicom_errors(path, Reason.BAD_HEADER), _HeaderReader(path) as file:
         start = file.read(_PREAMBLE + 4)
         if start[_PREAMBLE:] != b"DICM" and not _may_be_data_set(start):
-            raise DicomError(path, DicomReason.NOT_DICOM)
+            raise DicomError(path, Reason.NOT_DICOM)
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
         _check_sequences(path, dataset)
@@ -197,7 +198,7 @@ def check_image(header: DicomHeader) -> None:
     Raises:
         DicomError: with the reason why not.
     """
-    with as_dicom_errors(header.path, DicomReason.INCOMPLETE):
+    with as_dicom_errors(header.path, Reason.INCOMPLETE):
         reason, detail = _find_fault(header)
     if reason is not None:
         raise DicomError(header.path, reason, detail)
@@ -232,36 +233,36 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
     return result if len(result) == count and all(map(math.isfinite, result)) else None
 
 
-def _find_fault(header: DicomHeader) -> tuple[DicomReason | None, str]:
+def _find_fault(header: DicomHeader) -> tuple[Reason | None, str]:
     sop_class, name = header.sop_class_uid, UID(header.sop_class_uid).name
     if sop_class == MediaStorageDirectoryStorage or "DirectoryRecordSequence" in header.dataset:
-        return DicomReason.DICOMDIR, ""
+        return Reason.DICOMDIR, ""
     if name.startswith(_NOT_IMAGES) or (sop_class and not header.pixels and "Image Storage" not in name):
-        return DicomReason.NOT_AN_IMAGE, name
+        return Reason.NOT_AN_IMAGE_OBJECT, name
     if not header.pixels:
-        return DicomReason.NO_PIXELS, name or "and no SOP class"
+        return Reason.NO_PIXELS, name or "and no SOP class"
     needed = ["Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"]
     missing = [keyword for keyword in needed if not header.dataset.get(keyword)]
     if missing:
-        return DicomReason.INCOMPLETE, f"no {', '.join(missing)}"
+        return Reason.INCOMPLETE, f"no {', '.join(missing)}"
     bits = int(header.dataset.BitsAllocated)
     if bits != 1 and bits % 8:
-        return DicomReason.INCOMPLETE, f"BitsAllocated is {bits}"
+        return Reason.INCOMPLETE, f"BitsAllocated is {bits}"
     if header.samples not in (1, 3):
-        return DicomReason.UNSUPPORTED_IMAGE, f"{header.samples} samples a pixel"
+        return Reason.UNSUPPORTED_IMAGE, f"{header.samples} samples a pixel"
     total = (header.dataset.get("TotalPixelMatrixRows") or 0, header.dataset.get("TotalPixelMatrixColumns") or 0)
     if sop_class == VLWholeSlideMicroscopyImageStorage and (total[0] > header.rows or total[1] > header.columns):
-        return DicomReason.UNSUPPORTED_IMAGE, "tiles of a whole slide"
+        return Reason.UNSUPPORTED_IMAGE, "tiles of a whole slide"
     if header.frames < 1:
-        return DicomReason.INCOMPLETE, f"NumberOfFrames is {header.frames}"
+        return Reason.INCOMPLETE, f"NumberOfFrames is {header.frames}"
     if header.rows * header.columns > MAX_IMAGE_PIXELS:
         declared = f"{header.rows} x {header.columns} pixels a frame"
-        return DicomReason.TOO_LARGE, f"{declared}, the most is {MAX_IMAGE_PIXELS}"
+        return Reason.TOO_LARGE, f"{declared}, the most is {MAX_IMAGE_PIXELS}"
     frame = header.rows * header.columns * header.samples
     return _find_syntax_fault(header, -(-frame * bits * header.frames // 8))
 
 
-def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[DicomReason | None, str]:
+def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[Reason | None, str]:
     syntax = UID(header.syntax)
     package = next((way for syntaxes, way in _PACKAGES if syntax in syntaxes), _NO_PACKAGE)
     try:
@@ -269,16 +270,16 @@ def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[DicomRea
     except NotImplementedError:
         available = False
     if not available:
-        return DicomReason.UNSUPPORTED_SYNTAX, f"{syntax.name} ({syntax}): {package}"
+        return Reason.UNSUPPORTED_SYNTAX, f"{syntax.name} ({syntax}): {package}"
     if header.pixel_bytes is None and not syntax.is_encapsulated:
-        return DicomReason.UNSUPPORTED_SYNTAX, "compressed, and the file does not say how"
+        return Reason.UNSUPPORTED_SYNTAX, "compressed, and the file does not say how"
     # Two bytes of three are kept of subsampled colours.
     least = needed_bytes * 2 // 3 if header.dataset.PhotometricInterpretation in _SUBSAMPLED else needed_bytes
     held = min(header.pixel_bytes or 0, header.available_bytes)
     if not syntax.is_encapsulated and held < least:
-        return DicomReason.BAD_PIXELS, f"{held} bytes of pixels, {least} are needed"
+        return Reason.BAD_PIXELS, f"{held} bytes of pixels, {least} are needed"
     if syntax.is_encapsulated and header.available_bytes < header.frames * _FRAGMENT_BYTES:
-        return DicomReason.BAD_PIXELS, f"{pluralize(header.frames, 'frame')} in {header.available_bytes} bytes"
+        return Reason.BAD_PIXELS, f"{pluralize(header.frames, 'frame')} in {header.available_bytes} bytes"
     return None, ""
 
 
@@ -322,9 +323,9 @@ class _HeaderReader(BoundedReader):
         self._reads += 1
         self._bytes += len(data)
         if self._reads > _READS * MAX_HEADER_ELEMENTS:
-            raise DicomError(self.path, DicomReason.TOO_LARGE, f"a header of more than {MAX_HEADER_ELEMENTS} elements")
+            raise DicomError(self.path, Reason.TOO_LARGE, f"a header of more than {MAX_HEADER_ELEMENTS} elements")
         if self._bytes > MAX_HEADER_BYTES:
-            raise DicomError(self.path, DicomReason.TOO_LARGE, f"a header of more than {MAX_HEADER_BYTES} bytes")
+            raise DicomError(self.path, Reason.TOO_LARGE, f"a header of more than {MAX_HEADER_BYTES} bytes")
         return data
 
 
@@ -337,7 +338,7 @@ def _check_inflated_size(path: Path, deflated: bytes) -> None:
             total += len(inflater.decompress(rest, _CHUNK))
             rest = inflater.unconsumed_tail
     if total > MAX_INFLATED_BYTES:
-        raise DicomError(path, DicomReason.TOO_LARGE, f"inflates to more than {MAX_INFLATED_BYTES} bytes")
+        raise DicomError(path, Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED_BYTES} bytes")
 
 
 def _check_sequences(path: Path, dataset: Dataset) -> None:
@@ -350,7 +351,7 @@ def _check_sequences(path: Path, dataset: Dataset) -> None:
             items = max(value.count(item) for item in _ITEMS)
             if len(value) > _ELEMENT_BYTES * MAX_HEADER_ELEMENTS or items > MAX_HEADER_ELEMENTS:
                 detail = f"a sequence of {len(value)} bytes and {items} items"
-                raise DicomError(path, DicomReason.TOO_LARGE, detail)
+                raise DicomError(path, Reason.TOO_LARGE, detail)
 
 
 def _may_be_data_set(start: bytes) -> bool:

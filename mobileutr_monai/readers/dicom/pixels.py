@@ -29,8 +29,9 @@ from pydicom.uid import (
 )
 
 from mobileutr_monai.core.limits import BoundedReader
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import pluralize
-from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError, DicomReason
+from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError
 from mobileutr_monai.readers.dicom.header import (
     DicomHeader,
     check_image,
@@ -109,7 +110,7 @@ def iter_values(path: str | Path, start: int = 0, stop: int | None = None) -> Ge
     header = read_header(path)
     check_image(header)
     if header.samples > 1 or header.dataset.PhotometricInterpretation == "PALETTE COLOR":
-        raise DicomError(path, DicomReason.NOT_A_VOLUME, "a colour image")
+        raise DicomError(path, Reason.NOT_A_VOLUME, "a colour image")
     for index, frame in enumerate(_decode(header, start, stop, None), start):
         try:
             yield _measure(frame, frame_attributes(header.dataset, index)).astype(np.float32)
@@ -133,9 +134,7 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
     """Yields frames as stored, colours as RGB, all of them or an error."""
     stop = header.frames if stop is None else stop
     if not 0 <= start < stop <= header.frames:
-        raise DicomError(
-            header.path, DicomReason.NOT_ONE_FRAME, f"frames {start} to {stop - 1} of 0 to {header.frames - 1}"
-        )
+        raise DicomError(header.path, Reason.NOT_ONE_FRAME, f"frames {start} to {stop - 1} of 0 to {header.frames - 1}")
     if header.syntax == JPEGExtended12Bit:
         register_jpeg_12_bit()
     interpretation, options = _decoding_options(header, photometric)
@@ -155,7 +154,7 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
     except READ_ERRORS as error:
         raise _bad_pixels(header, start + count, error) from None
     if count < len(indices):
-        raise DicomError(header.path, DicomReason.BAD_PIXELS, f"{pluralize(count, 'frame')}, {len(indices)} declared")
+        raise DicomError(header.path, Reason.BAD_PIXELS, f"{pluralize(count, 'frame')}, {len(indices)} declared")
 
 
 def _check_encoded(header: DicomHeader, file: BoundedReader, indices: range) -> Iterator[None]:
@@ -332,4 +331,4 @@ def _bad_pixels(header: DicomHeader, index: int, error: BaseException) -> DicomE
     syntax = UID(header.syntax)
     # What decoders say is wanted, what quotes the file is not.
     said = error if isinstance(error, (RuntimeError, ValueError)) else type(error).__name__
-    return DicomError(header.path, DicomReason.BAD_PIXELS, f"frame {index}, {syntax.name} ({syntax}): {said}")
+    return DicomError(header.path, Reason.BAD_PIXELS, f"frame {index}, {syntax.name} ({syntax}): {said}")

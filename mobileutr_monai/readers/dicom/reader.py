@@ -16,10 +16,12 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.pixels import iter_frames, iter_values, read_frame, read_values
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.readers.dicom.series import DicomCase, find_one_case
 
 __all__ = ["DicomFiles", "DicomReader", "read_volume"]
 
@@ -81,7 +83,7 @@ class DicomReader(ImageReader):
         for path in map(Path, ensure_tuple(data)):
             inside = [file for file in sorted(path.iterdir()) if is_dicom(file)] if path.is_dir() else [path]
             if not inside or not is_dicom(inside[0]):
-                raise DicomError(path, DicomReason.NOT_DICOM)
+                raise DicomError(path, Reason.NOT_DICOM)
             paths += inside
         return DicomFiles(tuple(paths))
 
@@ -93,12 +95,12 @@ class DicomReader(ImageReader):
         """
         if self.frame is not None and len(img.paths) == 1:
             return self._as_pillow(read_frame(img.paths[0], self.frame, self.mode, self.photometric))
-        case = _one_case(img.paths)
+        case = find_one_case(img.paths)
         if case.kind is CaseKind.SERIES:
             return read_volume(case), _volume_meta(case)
         if case.kind is CaseKind.CINE:
             way_out = "choose one with frame, or iterate with iter_data"
-            raise DicomError(case.paths[0], DicomReason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
+            raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
         return self._as_pillow(read_frame(case.paths[0], 0, self.mode, self.photometric))
 
     def iter_data(
@@ -147,18 +149,6 @@ def read_volume(case: DicomCase) -> np.ndarray:
         for index, path in enumerate(case.paths):
             volume[index] = read_values(path)
     return volume.transpose(2, 1, 0)
-
-
-def _one_case(paths: Sequence[Path]) -> DicomCase:
-    """The case that all the files are; objects that hold no image may lie beside them."""
-    cases, problems = find_dicom_cases(paths)
-    failed = [problem for problem in problems if not (problem.reason.is_skip and cases)]
-    if failed:
-        raise DicomError(failed[0].paths[0], failed[0].reason, failed[0].detail)
-    if len(cases) > 1:
-        names = sorted({case.series_uid or "without a UID" for case in cases})
-        raise DicomError(paths[0], DicomReason.MIXED_SERIES, f"{len(cases)} images, of the series {', '.join(names)}")
-    return cases[0]
 
 
 def _volume_meta(case: DicomCase) -> dict[str, Any]:

@@ -10,19 +10,29 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
 
+from mobileutr_monai.core.case_kind import CaseKind
 from mobileutr_monai.core.limits import MAX_VOLUME_MM3, MAX_VOLUME_VOXELS
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason, as_dicom_errors
+from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
 from mobileutr_monai.readers.dicom.header import DicomHeader, check_image, frame_attributes, numbers, read_header
 
-__all__ = ["CaseKind", "DicomCase", "DicomProblem", "FoundCases", "Plane", "find_dicom_cases", "stack_planes"]
+__all__ = [
+    "LPS_TO_RAS",
+    "DicomCase",
+    "DicomProblem",
+    "FoundCases",
+    "Plane",
+    "find_dicom_cases",
+    "find_one_case",
+    "stack_planes",
+]
 
 # Modalities whose single images, where they have a position, are slices of a volume.
 SLICE_MODALITIES = ("CT", "MR", "PT")
@@ -56,15 +66,8 @@ _KEYWORDS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-class CaseKind(str, Enum):
-    """What is segmented at once."""
-
-    STILL = "still"
-    CINE = "cine"
-    SERIES = "series"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM's axes (left, posterior, superior) to those of NIfTI (right, anterior, superior)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class DicomProblem:
     """Files that give no case, and why."""
 
     paths: tuple[Path, ...]
-    reason: DicomReason
+    reason: Reason
     detail: str
     modality: str = ""
     study_uid: str = ""
@@ -171,6 +174,22 @@ def find_dicom_cases(paths: Iterable[str | Path]) -> FoundCases:
     )
 
 
+def find_one_case(paths: Sequence[Path]) -> DicomCase:
+    """Returns the one still, cine or volume that files are; objects without an image may be among them.
+
+    Raises:
+        DicomError: the files are none, more than one, or something is wrong with them.
+    """
+    cases, problems = find_dicom_cases(paths)
+    failed = [problem for problem in problems if not (problem.reason.is_skip and cases)]
+    if failed:
+        raise DicomError(failed[0].paths[0], failed[0].reason, failed[0].detail)
+    if len(cases) > 1:
+        names = sorted({case.series_uid or "without a UID" for case in cases})
+        raise DicomError(paths[0], Reason.MIXED_SERIES, f"{len(cases)} images, of the series {', '.join(names)}")
+    return cases[0]
+
+
 def stack_planes(path: Path, planes: Sequence[Plane], names: Sequence[str]) -> tuple[list[int], np.ndarray]:
     """Orders slices along their normal.
 
@@ -188,10 +207,10 @@ def stack_planes(path: Path, planes: Sequence[Plane], names: Sequence[str]) -> t
     """
     orientations = np.array([plane.orientation for plane in planes])
     if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE:
-        raise DicomError(path, DicomReason.MIXED_ORIENTATIONS, f"{len(planes)} slices")
+        raise DicomError(path, Reason.MIXED_ORIENTATIONS, f"{len(planes)} slices")
     spacings = np.array([plane.spacing for plane in planes])
     if np.abs(spacings / spacings[0] - 1).max() > SPACING_TOLERANCE:
-        raise DicomError(path, DicomReason.MIXED_SIZES, "pixel spacings differ")
+        raise DicomError(path, Reason.MIXED_SIZES, "pixel spacings differ")
     along_row, along_column = orientations[0, :3], orientations[0, 3:]
     normal = np.cross(along_row, along_column)
     positions = np.array([plane.position for plane in planes])
@@ -202,33 +221,33 @@ def stack_planes(path: Path, planes: Sequence[Plane], names: Sequence[str]) -> t
     if distances[nearest + 1] - distances[nearest] < POSITION_TOLERANCE:
         first, second = (names[index] for index in order[nearest : nearest + 2])
         detail = f"{first} and {second} are both at {_at(positions[nearest])}"
-        raise DicomError(path, DicomReason.DUPLICATE_POSITIONS, detail)
+        raise DicomError(path, Reason.DUPLICATE_POSITIONS, detail)
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     places = positions[0] + np.arange(len(planes))[:, None] * step
     away = np.linalg.norm(positions - places, axis=1) / np.linalg.norm(step)
     if away.max() > GAP_TOLERANCE:
         gap = int(np.argmax(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
         between = f"the widest gap is between {_at(positions[gap])} and {_at(positions[gap + 1])}"
-        raise DicomError(path, DicomReason.SLICE_GAP, f"{len(planes)} slices, {between}")
+        raise DicomError(path, Reason.SLICE_GAP, f"{len(planes)} slices, {between}")
     affine = np.eye(4)
     affine[:3, 0] = along_row * spacings[0, 1]
     affine[:3, 1] = along_column * spacings[0, 0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    return order.tolist(), _LPS_TO_RAS @ affine
+    return order.tolist(), LPS_TO_RAS @ affine
 
 
 def _check_extent(path: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
     sides = np.linalg.norm(affine[:3, :3], axis=0) * shape
     if not sides.prod() <= MAX_VOLUME_MM3:
         named = " x ".join(f"{side:.4g}" for side in sides)
-        raise DicomError(path, DicomReason.TOO_LARGE, f"{named} mm, more than any patient")
+        raise DicomError(path, Reason.TOO_LARGE, f"{named} mm, more than any patient")
 
 
 def _read_image(path: Path) -> _Image:
     header = read_header(path, _KEYWORDS)
     check_image(header)
-    with as_dicom_errors(path, DicomReason.UNREADABLE):
+    with as_dicom_errors(path, Reason.BAD_HEADER):
         return _Image(header, _read_planes(header))
 
 
@@ -275,7 +294,7 @@ def _series_case(images: Sequence[_Image]) -> DicomCase:
     sizes = sorted({(header.rows, header.columns) for header in headers})
     if len(sizes) > 1:
         named = ", ".join(f"{rows} x {columns}" for rows, columns in sizes)
-        raise DicomError(headers[0].path, DicomReason.MIXED_SIZES, f"rows x columns are {named}")
+        raise DicomError(headers[0].path, Reason.MIXED_SIZES, f"rows x columns are {named}")
     _check_volume(headers[0], len(headers))
     shared = os.path.commonpath([header.path.parent for header in headers])
     names = [escape(header.path.relative_to(shared).as_posix()) for header in headers]
@@ -287,7 +306,7 @@ def _series_case(images: Sequence[_Image]) -> DicomCase:
 def _check_volume(header: DicomHeader, slices: int) -> None:
     voxels = header.rows * header.columns * slices
     if voxels > MAX_VOLUME_VOXELS:
-        raise DicomError(header.path, DicomReason.TOO_LARGE, f"{voxels} voxels, the most is {MAX_VOLUME_VOXELS}")
+        raise DicomError(header.path, Reason.TOO_LARGE, f"{voxels} voxels, the most is {MAX_VOLUME_VOXELS}")
 
 
 def _case(

@@ -15,7 +15,8 @@ import torch
 from hostile import Target
 from monai.data import MetaTensor
 
-from mobileutr_monai.inference.batch.workers import Fault, WorkerError, WorkerPool
+from mobileutr_monai.core.reasons import CaseError, Reason
+from mobileutr_monai.inference.batch.workers import WorkerPool
 
 MEMORY = 2**30
 
@@ -40,13 +41,13 @@ def test_a_call_runs_in_another_process_that_stays(pool):
 
 
 @pytest.mark.parametrize(
-    ("deed", "fault", "words"), [("crash", Fault.CRASH, "SIGSEGV"), ("hang", Fault.TIME, "more than 2 s")]
+    ("deed", "reason", "words"), [("crash", Reason.CRASH, "SIGSEGV"), ("hang", Reason.TIME, "more than 2 s")]
 )
-def test_a_lost_process_costs_its_call_only(pool, capfd, deed, fault, words):
+def test_a_lost_process_costs_its_call_only(pool, capfd, deed, reason, words):
     first = pool.call("pid")
-    with pytest.raises(WorkerError, match=words) as error:
+    with pytest.raises(CaseError, match=words) as error:
         pool.call("do", deed)
-    assert error.value.fault is fault
+    assert error.value.reason is reason
     assert pool.call("pid") not in (first, os.getpid())
     assert "last words" not in "".join(capfd.readouterr())
 

@@ -13,8 +13,9 @@ import torch
 from monai.bundle import ConfigParser
 
 from mobileutr_monai.core import choices
+from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.export.formats import MissingPackageError
-from mobileutr_monai.inference.engines.choice import AUTO, MAX_MISMATCH_PERCENT
+from mobileutr_monai.inference.engines.choice import AUTO
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks import MobileUtr

@@ -19,8 +19,9 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.by_content import ReaderByContent
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason
+from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.reader import DicomReader, read_volume
 from mobileutr_monai.readers.dicom.series import find_dicom_cases
 from mobileutr_monai.readers.image_reader import ImageFileReader
@@ -108,7 +109,7 @@ def test_no_other_reader_guesses_what_we_refuse(write_dicom) -> None:
 def test_a_reader_goes_to_other_processes(write_dicom) -> None:
     reader = pickle.loads(pickle.dumps(DicomReader(mode="L", frame=1)))
     assert (reader.mode, reader.frame) == ("L", 1)
-    error = pickle.loads(pickle.dumps(DicomError("a", DicomReason.SLICE_GAP, "here")))
+    error = pickle.loads(pickle.dumps(DicomError("a", Reason.SLICE_GAP, "here")))
     assert str(error) == "a: unevenly spaced slices: here"
 
 
@@ -117,7 +118,7 @@ def test_a_cine_is_read_frame_by_frame(write_dicom) -> None:
     path = write_dicom("cine", cine)
     with pytest.raises(DicomError, match=r"cine: more than one frame: 2 frames; .* frame, or .* iter_data") as error:
         LoadImage(reader=DicomReader())(path)
-    assert error.value.reason is DicomReason.NOT_ONE_FRAME
+    assert error.value.reason is Reason.NOT_ONE_FRAME
     second = LoadImage(reader=DicomReader(frame=1))(path)
     assert np.array_equal(second.numpy(), cine[1].transpose(1, 0, 2))
     read = list(DicomReader().iter_data(path))

@@ -26,24 +26,25 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.dicom import header
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason
+from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.header import check_image, is_dicom, read_header
 from mobileutr_monai.readers.dicom.pixels import iter_frames, iter_values, read_frame, read_values
 
 INDEX = Path(__file__).resolve().parents[4] / "shared" / "data" / "dicom" / "index.csv"
 LOSSY_JPEG = "1.2.840.10008.1.2.4.50"
 # What the index's decoder, given whole files only, failed on, and why we do; None where we decode it.
-FAILURES: dict[str, DicomReason | None] = {
-    "odd/DICOMDIR": DicomReason.DICOMDIR,
-    "odd/UN_sequence.dcm": DicomReason.NO_PIXELS,
-    "odd/dwv-test_no-number-rows.dcm": DicomReason.INCOMPLETE,
+FAILURES: dict[str, Reason | None] = {
+    "odd/DICOMDIR": Reason.DICOMDIR,
+    "odd/UN_sequence.dcm": Reason.NO_PIXELS,
+    "odd/dwv-test_no-number-rows.dcm": Reason.INCOMPLETE,
     # The last fragment has no delimiter; its ten frames are whole.
     "odd/emri_small_jpeg_2k_lossless_too_short.dcm": None,
-    "odd/fodicom_GH340.dcm": DicomReason.INCOMPLETE,
-    "odd/meta_missing_tsyntax.dcm": DicomReason.INCOMPLETE,
-    "odd/no_meta.dcm": DicomReason.NOT_DICOM,
-    "odd/rtstruct.dcm": DicomReason.NOT_AN_IMAGE,
+    "odd/fodicom_GH340.dcm": Reason.INCOMPLETE,
+    "odd/meta_missing_tsyntax.dcm": Reason.INCOMPLETE,
+    "odd/no_meta.dcm": Reason.NOT_DICOM,
+    "odd/rtstruct.dcm": Reason.NOT_AN_IMAGE_OBJECT,
 }
 # Decodes, and is still no image of a patient.
 DOSE = "odd/rtdose.dcm"
@@ -129,7 +130,7 @@ def test_what_the_index_could_not_decode_has_a_reason(indexed: dict[str, str], d
 def test_a_dose_is_no_image(dicom_folder: Path) -> None:
     with pytest.raises(DicomError) as error:
         read_frame(dicom_folder / DOSE)
-    assert error.value.reason is DicomReason.NOT_AN_IMAGE
+    assert error.value.reason is Reason.NOT_AN_IMAGE_OBJECT
     assert error.value.reason.is_skip
 
 
@@ -375,20 +376,20 @@ def test_the_frames_of_a_cine_are_streamed(write_dicom) -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ({"PixelData": None}, DicomReason.NO_PIXELS),
-        ({"Rows": None}, DicomReason.INCOMPLETE),
-        ({"Rows": 13}, DicomReason.BAD_PIXELS),
-        ({"NumberOfFrames": 2}, DicomReason.BAD_PIXELS),
-        ({"Rows": 65535, "Columns": 65535}, DicomReason.TOO_LARGE),
-        ({"BitsAllocated": 12}, DicomReason.INCOMPLETE),
-        ({"SamplesPerPixel": 4}, DicomReason.UNSUPPORTED_IMAGE),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, DicomReason.NOT_AN_IMAGE),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "PixelData": None}, DicomReason.NOT_AN_IMAGE),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.9.1.1", "PixelData": None}, DicomReason.NOT_AN_IMAGE),
-        ({"SOPClassUID": "1.2.840.10008.1.3.10"}, DicomReason.DICOMDIR),
+        ({"PixelData": None}, Reason.NO_PIXELS),
+        ({"Rows": None}, Reason.INCOMPLETE),
+        ({"Rows": 13}, Reason.BAD_PIXELS),
+        ({"NumberOfFrames": 2}, Reason.BAD_PIXELS),
+        ({"Rows": 65535, "Columns": 65535}, Reason.TOO_LARGE),
+        ({"BitsAllocated": 12}, Reason.INCOMPLETE),
+        ({"SamplesPerPixel": 4}, Reason.UNSUPPORTED_IMAGE),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, Reason.NOT_AN_IMAGE_OBJECT),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11", "PixelData": None}, Reason.NOT_AN_IMAGE_OBJECT),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.9.1.1", "PixelData": None}, Reason.NOT_AN_IMAGE_OBJECT),
+        ({"SOPClassUID": "1.2.840.10008.1.3.10"}, Reason.DICOMDIR),
     ],
 )
-def test_the_header_says_why_not(write_dicom, attributes: dict[str, Any], reason: DicomReason) -> None:
+def test_the_header_says_why_not(write_dicom, attributes: dict[str, Any], reason: Reason) -> None:
     path = write_dicom("a", GREY, **attributes)
     with pytest.raises(DicomError) as error:
         check_image(read_header(path))

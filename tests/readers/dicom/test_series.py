@@ -15,10 +15,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.dicom import series
 from mobileutr_monai.readers.dicom.calibration import PixelSize, find_tissue, read_pixel_size, read_ultrasound_regions
-from mobileutr_monai.readers.dicom.errors import DicomReason
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, DicomProblem, find_dicom_cases
+from mobileutr_monai.readers.dicom.series import DicomCase, DicomProblem, find_dicom_cases
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -95,19 +96,19 @@ def test_a_tilted_gantry_gives_a_sheared_affine(write_series) -> None:
 @pytest.mark.parametrize(
     ("positions", "reason", "named"),
     [
-        ([(0, 0, 0), (0, 0, 1), (0, 0, 3)], DicomReason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
+        ([(0, 0, 0), (0, 0, 1), (0, 0, 3)], Reason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
         (
             [(0, 0, 0), (0, 0, 1), (0, 0, 1)],
-            DicomReason.DUPLICATE_POSITIONS,
+            Reason.DUPLICATE_POSITIONS,
             "slice1 and slice2 are both at (0, 0, 1)",
         ),
-        ([(0, 0, 0), (0, 0, 1), (0, 0, 3), (0, 0, 4)], DicomReason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
-        ([(0, 0, 0), (0, 3, 1), (0, 0, 2)], DicomReason.SLICE_GAP, "(0, 3, 1)"),
-        ([(0, 0, 0), (9, 0, 0)], DicomReason.DUPLICATE_POSITIONS, "slice0 and slice1 are both at (0, 0, 0)"),
+        ([(0, 0, 0), (0, 0, 1), (0, 0, 3), (0, 0, 4)], Reason.SLICE_GAP, "(0, 0, 1) mm and (0, 0, 3) mm"),
+        ([(0, 0, 0), (0, 3, 1), (0, 0, 2)], Reason.SLICE_GAP, "(0, 3, 1)"),
+        ([(0, 0, 0), (9, 0, 0)], Reason.DUPLICATE_POSITIONS, "slice0 and slice1 are both at (0, 0, 0)"),
     ],
 )
 def test_an_uneven_stack_is_an_error_of_its_series(
-    write_series, write_dicom, positions: list[tuple[float, ...]], reason: DicomReason, named: str
+    write_series, write_dicom, positions: list[tuple[float, ...]], reason: Reason, named: str
 ) -> None:
     paths = write_series(positions)
     other = write_dicom("other", np.zeros((4, 6), np.uint8), SeriesInstanceUID="9")
@@ -126,12 +127,12 @@ def test_positions_rounded_to_a_tenth_are_even(write_series) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, DicomReason.MIXED_ORIENTATIONS),
-        ({"PixelSpacing": [0.5, 0.7]}, DicomReason.MIXED_SIZES),
-        ({"Rows": 6, "Columns": 4}, DicomReason.MIXED_SIZES),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, Reason.MIXED_ORIENTATIONS),
+        ({"PixelSpacing": [0.5, 0.7]}, Reason.MIXED_SIZES),
+        ({"Rows": 6, "Columns": 4}, Reason.MIXED_SIZES),
     ],
 )
-def test_unequal_slices_are_an_error(write_series, write_dicom, changes: dict[str, Any], reason: DicomReason) -> None:
+def test_unequal_slices_are_an_error(write_series, write_dicom, changes: dict[str, Any], reason: Reason) -> None:
     paths = write_series([(0, 0, 0), (0, 0, 1)])
     odd = write_dicom("odd", SLICE, **attributes_of_slice((0, 0, 2), **changes))
     assert only_problem([*paths, odd]).reason is reason
@@ -195,7 +196,7 @@ def test_an_enhanced_image_is_a_volume(write_dicom) -> None:
 def test_an_enhanced_image_over_time_is_refused_and_one_in_place_is_a_cine(write_dicom) -> None:
     over_time = write_dicom("a", np.stack([SLICE] * 3), **enhanced([(0, 0, 0), (0, 0, 0), (0, 0, 2)]))
     problem = only_problem([over_time])
-    assert problem.reason is DicomReason.DUPLICATE_POSITIONS
+    assert problem.reason is Reason.DUPLICATE_POSITIONS
     assert problem.detail == "frame 1 and frame 2 are both at (0, 0, 0) mm"
     in_place = write_dicom("b", np.stack([SLICE] * 3), **enhanced([(0, 0, 0)] * 3))
     assert only_case([in_place]).kind is CaseKind.CINE
@@ -204,7 +205,7 @@ def test_an_enhanced_image_over_time_is_refused_and_one_in_place_is_a_cine(write
 def test_a_volume_is_held_against_the_limit(write_series, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_series([(0, 0, 0), (0, 0, 1)])
     monkeypatch.setattr(series, "MAX_VOLUME_VOXELS", 47)
-    assert only_problem(paths).reason is DicomReason.TOO_LARGE
+    assert only_problem(paths).reason is Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "Rows", "PixelSpacing", "ImagePositionPatient"])
@@ -225,7 +226,7 @@ def test_a_value_of_a_wrong_length_is_an_unreadable_header(write_series) -> None
     at = content.index(b"\x28\x00\x10\x00US\x02\x00", 132)
     content[at + 6] = 3
     path.write_bytes(content)
-    assert only_problem([path]).reason is DicomReason.UNREADABLE
+    assert only_problem([path]).reason is Reason.BAD_HEADER
 
 
 def test_nothing_that_identifies_a_patient_is_kept(write_series, caplog: pytest.LogCaptureFixture) -> None:
@@ -237,15 +238,15 @@ def test_the_real_files_give_these_cases(dicom_folder: Path) -> None:
     paths = [path for path in dicom_folder.rglob("*") if path.is_file() and path.suffix != ".csv"]
     random.Random(0).shuffle(paths)
     cases, problems = find_dicom_cases(paths)
-    assert Counter(case.kind.value for case in cases) == {"still": 39, "cine": 7, "series": 3}
+    assert Counter(case.kind.value for case in cases) == {"DICOM still": 39, "DICOM cine": 7, "DICOM series": 3}
     counted = [path for found in (*cases, *problems) for path in found.paths]
     assert sorted(counted) == sorted(paths)
     assert Counter(problem.reason for problem in problems) == {
-        DicomReason.DICOMDIR: 1,
-        DicomReason.NO_PIXELS: 1,
-        DicomReason.INCOMPLETE: 3,
-        DicomReason.NOT_DICOM: 1,
-        DicomReason.NOT_AN_IMAGE: 2,
+        Reason.DICOMDIR: 1,
+        Reason.NO_PIXELS: 1,
+        Reason.INCOMPLETE: 3,
+        Reason.NOT_DICOM: 1,
+        Reason.NOT_AN_IMAGE_OBJECT: 2,
     }
 
 
@@ -268,13 +269,13 @@ def test_real_series_whatever_the_order_and_the_names(
     assert case.frames == slices
     assert np.allclose(np.diff(heights), step)
     without = [path for path in paths if path != case.paths[slices // 2]]
-    assert only_problem(without).reason is DicomReason.SLICE_GAP
+    assert only_problem(without).reason is Reason.SLICE_GAP
     twice = shutil.copy(case.paths[3], tmp_path / "twice")
-    assert only_problem([*paths, Path(twice)]).reason is DicomReason.DUPLICATE_POSITIONS
+    assert only_problem([*paths, Path(twice)]).reason is Reason.DUPLICATE_POSITIONS
     changed = dcmread(case.paths[0])
     changed.Rows, changed.Columns = changed.Columns * 2, changed.Rows // 2
     changed.save_as(case.paths[0])
-    assert only_problem(paths).reason is DicomReason.MIXED_SIZES
+    assert only_problem(paths).reason is Reason.MIXED_SIZES
 
 
 US = "1.2.840.10008.5.1.4.1.1.6.1"

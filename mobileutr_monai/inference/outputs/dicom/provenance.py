@@ -20,13 +20,13 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 
-from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError, DicomReason, as_dicom_errors
+from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError, as_dicom_errors
 from mobileutr_monai.readers.dicom.header import DicomHeader, numbers
 
 __all__ = [
     "CREATION_DATES",
     "MANUFACTURER",
-    "SHORT_NOTICE",
     "Algorithm",
     "OutputCheckError",
     "check_source",
@@ -42,8 +42,6 @@ __all__ = [
 ]
 
 MANUFACTURER = "MobileUtr MONAI contributors"
-SHORT_NOTICE = "Research only. Not for diagnosis or treatment."
-"""Fits into the 64 characters that viewers show of an object."""
 
 _LENIENT = RLock()
 
@@ -134,7 +132,7 @@ def check_source(header: DicomHeader) -> None:
     """
     if not header.sop_uid or not header.sop_class_uid:
         way_out = "objects cannot refer to it; choose another format"
-        raise DicomError(header.path, DicomReason.INCOMPLETE, f"no SOPInstanceUID or SOPClassUID; {way_out}")
+        raise DicomError(header.path, Reason.INCOMPLETE, f"no SOPInstanceUID or SOPClassUID; {way_out}")
 
 
 def derive_uid(*parts: str) -> UID:
@@ -195,7 +193,7 @@ def encode(dataset: Dataset, source: Path) -> bytes:
         DicomError: if a value that was copied from the source cannot be written.
     """
     buffer = BytesIO()
-    with as_dicom_errors(source, DicomReason.INCOMPLETE):
+    with as_dicom_errors(source, Reason.INCOMPLETE):
         dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 

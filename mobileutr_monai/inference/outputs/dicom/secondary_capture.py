@@ -27,9 +27,10 @@ from pydicom.uid import (
 )
 
 from mobileutr_monai.core.atomic import write_atomic
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.notices import SHORT_NOTICE
 from mobileutr_monai.inference.outputs.dicom.provenance import (
     MANUFACTURER,
-    SHORT_NOTICE,
     Algorithm,
     OutputCheckError,
     check_source,
@@ -43,7 +44,7 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     source_series_uid,
 )
 from mobileutr_monai.readers.dicom.header import DicomHeader, numbers, read_header
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase
+from mobileutr_monai.readers.dicom.series import DicomCase
 
 __all__ = ["iter_frame_masks", "write_frame_masks", "write_overlay_capture"]
 

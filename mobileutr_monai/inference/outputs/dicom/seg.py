@@ -23,9 +23,11 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pydicom.valuerep import DT
 
 from mobileutr_monai.core.atomic import write_atomic
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.notices import SHORT_NOTICE
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.provenance import (
     MANUFACTURER,
-    SHORT_NOTICE,
     Algorithm,
     OutputCheckError,
     check_source,
@@ -40,9 +42,9 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     study_uid,
 )
 from mobileutr_monai.inference.outputs.overlay import COLOURS
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason, as_dicom_errors
+from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
 from mobileutr_monai.readers.dicom.header import DicomHeader, frame_attributes, numbers, read_header
-from mobileutr_monai.readers.dicom.series import ORIENTATION_TOLERANCE, CaseKind, DicomCase
+from mobileutr_monai.readers.dicom.series import ORIENTATION_TOLERANCE, DicomCase
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -143,11 +145,11 @@ def write_segmentation(
     """
     if case.kind is CaseKind.CINE:
         way_out = "segmentations are of stills and volumes; write a cine's masks with write_frame_masks"
-        raise DicomError(case.paths[0], DicomReason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
+        raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
     with lenient():
         slices = _read_slices(case)
         segments = _number_segments(case, label, labels)
-        with as_dicom_errors(case.paths[0], DicomReason.INCOMPLETE):
+        with as_dicom_errors(case.paths[0], Reason.INCOMPLETE):
             dataset = _build(case, slices, segments, labels, algorithm, keep_empty_frames, created)
         content = encode(dataset, case.paths[0])
 
@@ -181,7 +183,7 @@ def _read_slices(case: DicomCase) -> list[_Slice]:
     if case.frame_order:
         return [_Slice(headers[0], index, is_only=False) for index in case.frame_order]
     if any(header.frames > 1 for header in headers):
-        raise DicomError(case.paths[0], DicomReason.NOT_ONE_FRAME, "a segmentation would lose masks")
+        raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, "a segmentation would lose masks")
     return [_Slice(header, 0, is_only=True) for header in headers]
 
 
@@ -316,7 +318,7 @@ def _find_frame_of_reference(case: DicomCase, slices: Sequence[_Slice]) -> str:
     """Its UID; derived for a volume that has none, empty for a still that has none or no place in it."""
     uids = {str(item.header.dataset.get("FrameOfReferenceUID") or "") for item in slices}
     if len(uids) > 1:
-        raise DicomError(case.paths[0], DicomReason.MIXED_SERIES, f"{len(uids)} frames of reference")
+        raise DicomError(case.paths[0], Reason.MIXED_SERIES, f"{len(uids)} frames of reference")
     uid = uids.pop()
     if case.kind is CaseKind.SERIES:
         return uid or derive_uid("frame of reference", source_series_uid(slices[0].header))

@@ -9,9 +9,11 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
-from mobileutr_monai.readers.dicom.errors import DicomError, DicomReason, as_dicom_errors
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase
+from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
+from mobileutr_monai.readers.dicom.series import DicomCase
 
 __all__ = ["read_segmentation"]
 
@@ -27,15 +29,15 @@ def read_segmentation(case: DicomCase, path: Path, labels: Sequence[SegmentLabel
     Raises:
         DicomError: it is no binary segmentation, or of another image.
     """
-    with as_dicom_errors(path, DicomReason.UNREADABLE):
+    with as_dicom_errors(path, Reason.BAD_HEADER):
         dataset = dcmread(path)
         if dataset.get("SegmentationType") != "BINARY":
-            raise DicomError(path, DicomReason.UNSUPPORTED_IMAGE, "not a binary segmentation")
+            raise DicomError(path, Reason.UNSUPPORTED_IMAGE, "not a binary segmentation")
         indices = _match(dataset, labels)
         planes = np.zeros((case.frames, case.rows, case.columns), np.uint8)
         frames = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
         if frames.shape[1:] != planes.shape[1:]:
-            raise DicomError(path, DicomReason.MIXED_SIZES, "segmentation of an image of another size")
+            raise DicomError(path, Reason.MIXED_SIZES, "segmentation of an image of another size")
         for frame, group in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
             shared = dataset.SharedFunctionalGroupsSequence[0]
             holder = group if "SegmentIdentificationSequence" in group else shared
@@ -58,7 +60,7 @@ def _find_place(case: DicomCase, path: Path, group: Dataset) -> int:
     """The slice of the case that a frame is of."""
     source = group.DerivationImageSequence[0].SourceImageSequence[0]
     if source.ReferencedSOPInstanceUID not in case.sop_uids:
-        raise DicomError(path, DicomReason.MIXED_SERIES, "segmentation of another image")
+        raise DicomError(path, Reason.MIXED_SERIES, "segmentation of another image")
     if case.frame_order:
         return case.frame_order.index(int(source.get("ReferencedFrameNumber", 1)) - 1)
     return case.sop_uids.index(source.ReferencedSOPInstanceUID)

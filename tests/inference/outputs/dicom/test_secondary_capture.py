@@ -18,6 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, UltrasoundMultiFrameImageStorage, generate_uid
 
+from mobileutr_monai.core.case_kind import CaseKind
 from mobileutr_monai.inference.outputs.dicom import secondary_capture
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm, OutputCheckError
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
@@ -27,7 +28,7 @@ from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
 )
 from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.pixels import iter_frames
-from mobileutr_monai.readers.dicom.series import CaseKind, DicomCase, find_dicom_cases
+from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data" / "dicom"
 ALGORITHM = Algorithm("lesion_segmentation", "1.2.3", hashlib.sha256(b"weights").hexdigest())
