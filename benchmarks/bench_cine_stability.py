@@ -39,7 +39,7 @@ from scipy import ndimage
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.temporal import smooth_frames
 

@@ -197,7 +197,7 @@ def _predict(options: argparse.Namespace) -> int:
     check_folders(options.folder, options.output)
     _require_file(options.weights, "weights")
     if options.workers != 0:
-        from mobileutr_monai.core.fork_server import start_fork_server
+        from mobileutr_monai.inference.batch.fork_server import start_fork_server
 
         start_fork_server()  # before MONAI is imported here, so that it is imported in both at once
     from mobileutr_monai.bundle.running import run_bundle

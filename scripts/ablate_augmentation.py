@@ -26,7 +26,7 @@ import numpy as np
 from monai.bundle import ConfigParser
 from score_bundle import summarise
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 
 GROUPS = {
     "mirrors, rotation, zoom": ("RandFlipd", "RandAffined"),

@@ -35,7 +35,7 @@ from monai.bundle import ConfigParser
 from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.quality import QualityCheck
 

@@ -25,7 +25,7 @@ from calibrate_bundle import measure_dice
 from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.export.formats import require
 from mobileutr_monai.inference.engines.choice import DEFAULT_ENGINE, LARGEST_DICE_CHANGE, find_versions

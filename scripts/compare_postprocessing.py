@@ -18,7 +18,7 @@ from scipy import ndimage
 from score_bundle import Scorer, resolve, score_masks, summarise
 from tqdm import tqdm
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 
 LEAST_PERCENT = (0.1, 0.5, 1.0)
 """Sizes that a piece must have, in percent of the image, to be kept."""

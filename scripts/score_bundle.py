@@ -28,7 +28,7 @@ from monai.transforms import Compose, Orientationd, Resized, Spacingd
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 
 METRICS = ("dice", "iou", "precision", "recall", "hd95")
 EMPTY_LABEL_METRICS = ("false_positive", "predicted_percent")

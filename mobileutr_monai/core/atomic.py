@@ -1,13 +1,16 @@
-"""Writing files atomically: a file is whole or absent."""
+"""Files that are whole or absent, and the hash that identifies their content."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-__all__ = ["temporary_path", "write_atomic", "write_text"]
+__all__ = ["hash_file", "temporary_path", "write_atomic", "write_text"]
+
+_CHUNK_BYTES = 2**20
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -31,3 +34,12 @@ def temporary_path(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Writes a text as UTF-8, whole or not at all."""
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 
 __all__ = [
     "IN_THE_WAY",

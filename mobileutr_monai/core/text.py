@@ -1,11 +1,16 @@
-"""Words of messages: counts, and names of files that may hold anything."""
+"""Words of messages: the notice that every result has, counts, and names of files that may hold anything."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-__all__ = ["escape", "guard_cell", "pluralize", "unguard_cell"]
+__all__ = ["NOTICE", "SHORT_NOTICE", "escape", "guard_cell", "pluralize", "unguard_cell"]
+
+NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
+
+SHORT_NOTICE = "Research only. Not for diagnosis or treatment."
+"""For fields of DICOM and NIfTI, which hold 64 and 80 characters."""
 
 # Control, surrogate, line and paragraph separator: what breaks a line, or that UTF-8 does not have.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mobileutr_monai.core.suffixes import IMAGE_SUFFIXES
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.walk import Ignored, list_files
 from mobileutr_monai.datasets.tables import compose
 

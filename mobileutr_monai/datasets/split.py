@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs

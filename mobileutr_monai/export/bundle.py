@@ -18,12 +18,11 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import zoom
 
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.choices import check_export
 from mobileutr_monai.core.folders import require_configs
-from mobileutr_monai.core.hashes import hash_file
 from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
-from mobileutr_monai.core.notices import NOTICE
-from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.networks import fold_network, load_weights

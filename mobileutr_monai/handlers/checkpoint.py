@@ -13,8 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 from torch import nn
 
-from mobileutr_monai.core.atomic import write_atomic
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file, write_atomic
 from mobileutr_monai.handlers.distributed import is_main_process
 
 __all__ = ["TrainingCheckpoint"]

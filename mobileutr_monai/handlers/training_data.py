@@ -47,8 +47,8 @@ class TrainingData:
         empty = sum(not bool(torch.as_tensor(label).any()) for label in labels)
         if labels and empty == len(labels):
             raise ValueError(
-                f"none of the {cases} training labels has any foreground: there is nothing to learn; check the masks with "
-                "mobileutr check, and mask_coding"
+                f"none of the {cases} training labels has any foreground: there is nothing to learn; check the masks "
+                "with mobileutr check, and mask_coding"
             )
         if empty:
             logger.info("%d of %d training labels are empty", empty, len(labels))

@@ -10,7 +10,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from PIL import Image
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.readers.dicom.errors import DicomError

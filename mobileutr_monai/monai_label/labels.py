@@ -12,8 +12,8 @@ from monai.transforms import LoadImaged
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from PIL import Image, UnidentifiedImageError
 
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.reasons import Reason
-from mobileutr_monai.core.suffixes import IMAGE_SUFFIXES
 from mobileutr_monai.datasets.masks import read_mask
 from mobileutr_monai.inference.batch.case_worker import to_case_error
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel

@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from uuid import uuid4
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels, write_segmentation
 from mobileutr_monai.monai_label.label_file_io import read_label_file, read_one_case

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from mobileutr_monai.core.kinds import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from mobileutr_monai.core.reasons import Reason
-from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, VOLUME_SUFFIXES
 
 __all__ = [
     "MAX_MEMBERS",

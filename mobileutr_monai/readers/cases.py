@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
-from mobileutr_monai.core.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.core.walk import is_hidden, list_files
 from mobileutr_monai.readers.archives import is_archive, unpack_archive

@@ -8,8 +8,7 @@ from typing import IO
 
 import pytest
 
-from mobileutr_monai.core.atomic import write_atomic, write_text
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file, write_atomic, write_text
 
 
 def test_a_file_that_fails_half_way_leaves_the_one_that_was_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.readers.cases import FoundInputs, find_cases, find_images, find_volumes, strip_suffix
 
 

@@ -95,7 +95,7 @@ def load_readers() -> dict[int, Any]:
 
 def read_all(folder: Path, reader: Any) -> str:
     """Reads every case of a folder as the runner does; returns what became of the last one."""
-    from mobileutr_monai.core.case_kind import CaseKind
+    from mobileutr_monai.core.kinds import CaseKind
     from mobileutr_monai.readers.cases import find_cases
 
     found = find_cases(folder)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from monai.transforms.utils import reset_ops_id
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.outputs.writers import CaseWriter, LargestFrame

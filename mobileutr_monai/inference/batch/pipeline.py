@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool

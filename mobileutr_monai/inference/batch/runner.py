@@ -20,14 +20,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.atomic import hash_file, write_text
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
-from mobileutr_monai.core.fork_server import start_fork_server
-from mobileutr_monai.core.hashes import hash_file
-from mobileutr_monai.core.notices import NOTICE
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
+from mobileutr_monai.inference.batch.fork_server import start_fork_server
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, identify_input
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed

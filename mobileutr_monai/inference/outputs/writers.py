@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.core.atomic import temporary_path
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
     iter_frame_masks,

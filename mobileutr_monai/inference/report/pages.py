@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from mobileutr_monai.core.atomic import write_atomic
-from mobileutr_monai.core.notices import NOTICE
+from mobileutr_monai.core.text import NOTICE
 from mobileutr_monai.inference.outputs.overlay import COLOURS
 from mobileutr_monai.inference.outputs.writers import OVERLAY_ENDINGS, strip_ending
 from mobileutr_monai.inference.report.csv import FILE_NAME_ERRORS, read_cases

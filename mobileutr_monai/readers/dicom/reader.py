@@ -16,7 +16,7 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.header import is_dicom

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.limits import MAX_VOLUME_MM3, MAX_VOLUME_VOXELS
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape

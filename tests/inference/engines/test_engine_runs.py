@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from mobileutr_monai.core.hashes import hash_file
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.inference.batch.runner import BatchRunner
 
 ACCEPTED = {"accepted": True, "percent_differing": 0.0, "dice_change": 0.0}

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.dicom import series
 from mobileutr_monai.readers.dicom.calibration import PixelSize, find_tissue, read_pixel_size, read_ultrasound_regions

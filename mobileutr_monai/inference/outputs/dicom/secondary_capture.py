@@ -27,8 +27,8 @@ from pydicom.uid import (
 )
 
 from mobileutr_monai.core.atomic import write_atomic
-from mobileutr_monai.core.case_kind import CaseKind
-from mobileutr_monai.core.notices import SHORT_NOTICE
+from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.core.text import SHORT_NOTICE
 from mobileutr_monai.inference.outputs.dicom.provenance import (
     MANUFACTURER,
     Algorithm,

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
 from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors

@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, UltrasoundMultiFrameImageStorage, generate_uid
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom import secondary_capture
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm, OutputCheckError
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (

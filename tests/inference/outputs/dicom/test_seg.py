@@ -26,7 +26,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from mobileutr_monai.core.case_kind import CaseKind
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm, OutputCheckError
 from mobileutr_monai.inference.outputs.dicom.seg import TISSUE, SegmentLabel, read_segment_labels, write_segmentation
 from mobileutr_monai.readers.dicom.errors import DicomError

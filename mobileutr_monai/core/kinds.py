@@ -1,10 +1,14 @@
-"""What kinds of input there are."""
+"""What kinds of input there are, and the suffixes of their files, in lower case."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["CaseKind"]
+__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 class CaseKind(str, Enum):
