@@ -47,6 +47,7 @@ class Reason(str, Enum):
 
     # A file of a folder.
     NOT_AN_IMAGE = ("not an image", _NO_ACTION, True)
+    FOREIGN_FORMAT = ("format not supported", "Convert it as the detail above says.", True)
     RESULT = ("in a folder of results", "No action needed: it is the result of an earlier run.", True)
     FOLDER = ("folder cannot be read", "Get permission to read it, or copy it to a folder that you can read.")
     FILE = ("cannot be read", "Get permission to read it, or copy it to a folder that you can read.")
@@ -79,6 +80,10 @@ class Reason(str, Enum):
     DUPLICATE_POSITIONS = (
         "duplicate positions in a series",
         "Remove slices that are there twice, or separate the phases of the series.",
+    )
+    DUPLICATE_UIDS = (
+        "files that share a SOP instance UID",
+        "Export it again: every slice needs a SOPInstanceUID of its own.",
     )
     SLICE_GAP = ("unevenly spaced slices", "Look for slices that were not copied; missing slices are not filled in.")
     NOT_A_VOLUME = ("not a volume", "Use a bundle for images, or a series with positions and orientations.")

@@ -380,6 +380,8 @@ class BatchRunner:
         if case.spatial_dims != dims:
             found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
             detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
+            if case.dicom is not None and case.dicom.why_no_volume:
+                detail = f"no volume: {case.dicom.why_no_volume}; the bundle takes {taken}"
             return CaseError(Reason.DIMENSION, detail, skipped=True)
         modalities = self.metadata["modalities"]
         if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:

@@ -36,6 +36,13 @@ class DicomError(ValueError):
         return type(self), (self.path, self.reason, self.detail)
 
 
+_BROKEN = {
+    Reason.BAD_HEADER: "an element is broken; dcmdump or another tool shows which one",
+    Reason.INCOMPLETE: "a value is not of the kind that its element holds",
+}
+_FAILED = "it is damaged"
+
+
 @contextmanager
 def as_dicom_errors(path: str | Path, reason: Reason) -> Iterator[None]:
     """Turns whatever a broken file raises into one kind of error, without the values that its message may quote.
@@ -47,4 +54,4 @@ def as_dicom_errors(path: str | Path, reason: Reason) -> Iterator[None]:
     except DicomError:
         raise
     except READ_ERRORS as error:
-        raise DicomError(path, reason, type(error).__name__) from None
+        raise DicomError(path, reason, f"{_BROKEN.get(reason, _FAILED)} ({type(error).__name__})") from None

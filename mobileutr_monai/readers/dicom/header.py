@@ -44,6 +44,7 @@ from mobileutr_monai.core.limits import (
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
+from mobileutr_monai.readers.dicom.jpeg_headers import find_stream_syntax
 
 __all__ = [
     "DicomHeader",
@@ -61,6 +62,7 @@ _DEFLATED_CHUNK, _CHUNK = 2**16, 2**20
 _READS = 2
 # A sequence of so many bytes an element is read at once, and taken apart when it is asked for.
 _ELEMENT_BYTES = 64
+_ITEM_GROUP = 0xFFFE
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 # Least bytes of an encapsulated frame: the tag and the length of its fragment.
 _FRAGMENT_BYTES = 8
@@ -93,7 +95,7 @@ class DicomHeader:
     Attributes:
         path: the file.
         dataset: what was read of the header.
-        syntax: UID of the encoding; read from the data where the file does not say it.
+        syntax: UID of the encoding; read from the data where the file does not say it, or says another one.
         declares_syntax: whether the file says its encoding, rightly.
         pixels: keyword of the element that holds the pixels, empty if there is none.
         pixel_place: where in the file the value of that element begins; of a deflated file it is not known.
@@ -173,6 +175,7 @@ def read_header(path: str | Path, keywords: Sequence[str] | None = None) -> Dico
             raise DicomError(path, Reason.NOT_DICOM)
         file.seek(0)
         dataset = dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+        _drop_stray_items(dataset)
         _check_sequences(path, dataset)
         # Values are converted when they are first asked for: what cannot be is found here, but only in what is needed.
         for part in (dataset.file_meta, dataset if tags else Dataset()):
@@ -181,11 +184,16 @@ def read_header(path: str | Path, keywords: Sequence[str] | None = None) -> Dico
         keyword, length, implicit = _find_deflated_pixels(path) if file.deflated else _find_pixels(file, dataset)
         place = file.tell()
         available = length if file.deflated else file.size - place
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        stream_syntax = None
+        if length == _UNDEFINED_LENGTH and not file.deflated:
+            stream_syntax = find_stream_syntax(file, place, str(syntax or ""))
     little = dataset.original_encoding[1]
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     # Some files say one encoding and have another, which pydicom notices, except at the pixels.
     declared = syntax in AllTransferSyntaxes and (syntax.is_implicit_VR, syntax.is_little_endian) == (implicit, little)
-    if not syntax:
+    if stream_syntax is not None:
+        syntax, declared = stream_syntax, False
+    elif not syntax:
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if implicit else explicit
     bytes_declared = None if length == _UNDEFINED_LENGTH else length
@@ -253,6 +261,9 @@ def _find_fault(header: DicomHeader) -> tuple[Reason | None, str]:
     total = (header.dataset.get("TotalPixelMatrixRows") or 0, header.dataset.get("TotalPixelMatrixColumns") or 0)
     if sop_class == VLWholeSlideMicroscopyImageStorage and (total[0] > header.rows or total[1] > header.columns):
         return Reason.UNSUPPORTED_IMAGE, "tiles of a whole slide"
+    high_bit, bits_stored = header.dataset.get("HighBit"), int(header.dataset.get("BitsStored") or bits)
+    if high_bit is not None and not bits_stored - 1 <= int(high_bit) < bits:
+        return Reason.INCOMPLETE, f"HighBit is {int(high_bit)}, BitsStored {bits_stored}, BitsAllocated {bits}"
     if header.frames < 1:
         return Reason.INCOMPLETE, f"NumberOfFrames is {header.frames}"
     if header.rows * header.columns > MAX_IMAGE_PIXELS:
@@ -278,9 +289,21 @@ def _find_syntax_fault(header: DicomHeader, needed_bytes: int) -> tuple[Reason |
     held = min(header.pixel_bytes or 0, header.available_bytes)
     if not syntax.is_encapsulated and held < least:
         return Reason.BAD_PIXELS, f"{held} bytes of pixels, {least} are needed"
+    frame_bytes = needed_bytes // header.frames
+    # One byte more makes the length even.
+    if not syntax.is_encapsulated and held - needed_bytes >= max(2, frame_bytes):
+        frames = f"{held / frame_bytes:.4g} frames" if frame_bytes else "more"
+        detail = f"{frames} of pixels, the header declares {header.frames}; correct NumberOfFrames or SamplesPerPixel"
+        return Reason.BAD_PIXELS, detail
     if syntax.is_encapsulated and header.available_bytes < header.frames * _FRAGMENT_BYTES:
         return Reason.BAD_PIXELS, f"{pluralize(header.frames, 'frame')} in {header.available_bytes} bytes"
     return None, ""
+
+
+def _drop_stray_items(dataset: Dataset) -> None:
+    """Leaves out items between elements, as sequences whose length is wrongly 0 leave them; nothing is in them."""
+    for tag in [tag for tag in dataset.keys() if tag.group == _ITEM_GROUP]:  # noqa: SIM118 - as in _check_sequences
+        del dataset[tag]
 
 
 def _find_pixels(file: BinaryIO, dataset: Dataset) -> tuple[str, int, bool]:
@@ -289,6 +312,10 @@ def _find_pixels(file: BinaryIO, dataset: Dataset) -> tuple[str, int, bool]:
     order = "<" if little else ">"
     head = file.read(8)
     keyword = _PIXEL_KEYWORDS.get(struct.unpack(f"{order}HH", head[:4]), "") if len(head) == 8 else ""
+    if head and not keyword:
+        place = file.tell() - len(head)
+        detail = f"a delimiter outside of a sequence ends it before byte {place}; repair it, for example with dcmconv"
+        raise DicomError(Path(file.name), Reason.BAD_HEADER, detail)
     if not keyword:
         return "", 0, bool(implicit)
     # As a length these would be odd, which none is.

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames, get_frame
-from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space, iter_pixels, pixel_array
-from pydicom.pixels.processing import apply_voi, apply_windowing
+from pydicom.pixels import convert_color_space, iter_pixels, pixel_array
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -31,16 +29,16 @@ from pydicom.uid import (
 from mobileutr_monai.core.limits import BoundedReader
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.readers.dicom.display import measure_frame, show_frame
 from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError
 from mobileutr_monai.readers.dicom.header import (
     DicomHeader,
     check_image,
     frame_attributes,
-    numbers,
     read_header,
 )
 from mobileutr_monai.readers.dicom.jpeg12 import register_jpeg_12_bit
-from mobileutr_monai.readers.dicom.jpeg_headers import FrameSize, read_frame_size
+from mobileutr_monai.readers.dicom.jpeg_headers import FrameSize, count_encoded_frames, read_frame_size
 from mobileutr_monai.readers.pillow_io import to_mode
 
 __all__ = ["PHOTOMETRIC_INTERPRETATIONS", "iter_frames", "iter_values", "read_frame", "read_values"]
@@ -48,19 +46,18 @@ __all__ = ["PHOTOMETRIC_INTERPRETATIONS", "iter_frames", "iter_values", "read_fr
 # What the samples of a file that lies can be said to be.
 PHOTOMETRIC_INTERPRETATIONS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422")
 
-# Centre and width of the window for display where a file has none, in HU: soft tissue.
-DEFAULT_WINDOWS = {"CT": (40.0, 400.0)}
-
 # pydicom 3.0 corrects the signs of these in place, for which ``iter_pixels`` gives it a read-only array.
 _CORRECTED = (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
 
 # pydicom asks GDCM first, which ends the process at broken JPEG 2000.
 _SAFER_PLUGINS = ((JPEG2000TransferSyntaxes, "pylibjpeg"), (JPEGLSTransferSyntaxes, "pyjpegls"))
 
-_PALETTES = ("Red", "Green", "Blue")
-
 # Bytes of an encoded frame beyond its pixels' own, in shares of them and in bytes: no encoder makes it so much longer.
 _EXPANSION, _EXPANSION_BYTES = 2, 2**16
+
+
+class PixelMismatchError(ValueError):
+    """Encoded frames are not those that the header declares; the message is for people."""
 
 
 def iter_frames(
@@ -92,7 +89,7 @@ def iter_frames(
     check_image(header)
     for index, frame in enumerate(_decode(header, start, stop, photometric), start):
         try:
-            shown = _show(frame, header, index, photometric)
+            shown = show_frame(frame, header, index, photometric)
         except READ_ERRORS as error:
             raise _bad_pixels(header, index, error) from None
         yield np.asarray(to_mode(Image.fromarray(shown), mode))
@@ -113,7 +110,7 @@ def iter_values(path: str | Path, start: int = 0, stop: int | None = None) -> Ge
         raise DicomError(path, Reason.NOT_A_VOLUME, "a colour image")
     for index, frame in enumerate(_decode(header, start, stop, None), start):
         try:
-            yield _measure(frame, frame_attributes(header.dataset, index)).astype(np.float32)
+            yield measure_frame(frame, frame_attributes(header.dataset, index)).astype(np.float32)
         except READ_ERRORS as error:
             raise _bad_pixels(header, index, error) from None
 
@@ -138,6 +135,9 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
     if header.syntax == JPEGExtended12Bit:
         register_jpeg_12_bit()
     interpretation, options = _decoding_options(header, photometric)
+    shift = _count_low_bits(header)
+    if shift:
+        options["bits_stored"] = int(header.dataset.BitsAllocated)
     indices, count = range(start, stop), 0
     try:
         with ExitStack() as files:
@@ -149,7 +149,8 @@ def _decode(header: DicomHeader, start: int, stop: int | None, photometric: str 
                 source.file_meta.TransferSyntaxUID = UID(header.syntax)
             # Each is checked before it is decoded.
             for _, frame in zip(checked, _read_frames(source, header, indices, options), strict=False):
-                yield _to_rgb(frame, interpretation) if frame.ndim == 3 and options.get("raw") else frame
+                values = _keep_stored_bits(frame, header) if shift else frame
+                yield _to_rgb(values, interpretation) if frame.ndim == 3 and options.get("raw") else values
                 count += 1
     except READ_ERRORS as error:
         raise _bad_pixels(header, start + count, error) from None
@@ -161,7 +162,8 @@ def _check_encoded(header: DicomHeader, file: BoundedReader, indices: range) -> 
     """Goes through frames, looking at what each says of itself.
 
     Raises:
-        ValueError: it says to be larger than the header says, or is longer than what the header says can be.
+        PixelMismatchError: it says to be larger than the header says, or is longer than what the header says can be, or
+            there are more than the header says.
     """
     syntax = UID(header.syntax)
     if not syntax.is_encapsulated:
@@ -173,16 +175,22 @@ def _check_encoded(header: DicomHeader, file: BoundedReader, indices: range) -> 
         "extended_offsets": offsets if all(offsets) else None,
     }
     pixel_bytes = header.rows * header.columns * header.samples * int(header.dataset.BitsAllocated) // 8
+    if indices == range(header.frames):
+        encoded = count_encoded_frames(file, header.pixel_place, syntax == RLELossless)
+        if encoded > header.frames:
+            raise PixelMismatchError(
+                f"{pluralize(encoded, 'frame')} encoded, the header declares {header.frames}; correct NumberOfFrames"
+            )
     file.seek(header.pixel_place)
     frames = (get_frame(file, index, **about) for index in indices)
     for frame in generate_frames(file, **about) if indices == range(header.frames) else frames:
         if len(frame) > _EXPANSION * pixel_bytes + _EXPANSION_BYTES:
-            raise ValueError(f"{len(frame)} bytes encode {pixel_bytes}")
+            raise PixelMismatchError(f"{len(frame)} bytes encode {pixel_bytes}")
         declared = FrameSize(header.rows, header.columns, header.samples)
         size = None if syntax == RLELossless else read_frame_size(frame)
         if size is not None and size != declared:
             inside, outside = (f"{s.rows} x {s.columns} pixels of {s.components} samples" for s in (size, declared))
-            raise ValueError(f"the encoded frame has {inside}, the header says {outside}")
+            raise PixelMismatchError(f"the encoded frame has {inside}, the header says {outside}")
         yield
 
 
@@ -220,6 +228,22 @@ def _decoding_options(header: DicomHeader, photometric: str | None) -> tuple[str
     return interpretation, options
 
 
+def _count_low_bits(header: DicomHeader) -> int:
+    """Returns how many bits below the stored ones a sample has: HighBit counts only where samples are not encoded."""
+    syntax = UID(header.syntax)
+    high_bit, stored = header.dataset.get("HighBit"), header.dataset.get("BitsStored")
+    if (syntax.is_encapsulated and syntax != RLELossless) or high_bit is None or not stored or header.samples > 1:
+        return 0
+    return int(high_bit) + 1 - int(stored)
+
+
+def _keep_stored_bits(frame: np.ndarray, header: DicomHeader) -> np.ndarray:
+    """Returns samples without the bits above and below the stored ones, with their sign."""
+    bits = 8 * frame.dtype.itemsize
+    upper = np.left_shift(frame, bits - 1 - int(header.dataset.HighBit))
+    return np.asarray(np.right_shift(upper, bits - int(header.dataset.BitsStored)))
+
+
 def _to_rgb(frame: np.ndarray, interpretation: str) -> np.ndarray:
     if interpretation.startswith("YBR_PARTIAL"):
         # Stretched to the full range: PS3.3 C.7.6.3.1.2.
@@ -233,102 +257,10 @@ def _convert_ybr(frame: np.ndarray) -> np.ndarray:
     return np.asarray(convert_color_space(frame, "YBR_FULL", "RGB"))
 
 
-def _show(frame: np.ndarray, header: DicomHeader, index: int, photometric: str | None) -> np.ndarray:
-    """A frame as 8-bit grey or RGB."""
-    interpretation = photometric or str(header.dataset.PhotometricInterpretation)
-    if interpretation == "PALETTE COLOR":
-        return _apply_palette(frame, header.dataset)
-    if frame.ndim == 3:
-        return _to_bytes(frame, int(header.dataset.BitsStored))
-    shown = _window(frame, frame_attributes(header.dataset, index), header.modality)
-    return 255 - shown if interpretation == "MONOCHROME1" else shown
-
-
-def _measure(frame: np.ndarray, attributes: Dataset) -> np.ndarray:
-    # Wide enough for what pydicom computes in the type of the array.
-    wide = frame if frame.dtype.kind == "f" else frame.astype(np.int64)
-    return np.asarray(apply_modality_lut(wide, attributes))
-
-
-def _window(frame: np.ndarray, attributes: Dataset, modality: str) -> np.ndarray:
-    """Grey levels through the VOI LUT, the first window, or what stands in for them, in 8 bits."""
-    bits = int(attributes.get("BitsStored") or 0)
-    values = _measure(frame, attributes)
-    # What LINEAR subtracts from the width, one step of an integer, is nothing to fractions.
-    shape = "LINEAR_EXACT" if frame.dtype.kind == "f" else str(attributes.get("VOILUTFunction") or "LINEAR")
-    window = _read_window(attributes, shape)
-    if attributes.get("VOILUTSequence"):
-        looked_up = apply_voi(np.rint(values).astype(np.int64), attributes)
-        return _to_bytes(looked_up, int(attributes.VOILUTSequence[0].LUTDescriptor[2]))
-    is_bytes = 0 < bits <= 8 and frame.dtype.kind == "u" and not attributes.get("ModalityLUTSequence")
-    if window is None and is_bytes:
-        return _to_bytes(frame, bits)
-    if window is None and modality in DEFAULT_WINDOWS and "RescaleSlope" in attributes:
-        window = DEFAULT_WINDOWS[modality]
-    if window is None:
-        return _stretch(frame, values, numbers(attributes, "PixelPaddingValue", 1))
-    display = Dataset()
-    display.BitsStored, display.PixelRepresentation, display.PhotometricInterpretation = 8, 0, "MONOCHROME2"
-    display.WindowCenter, display.WindowWidth = window
-    display.VOILUTFunction = shape
-    return np.asarray(np.clip(np.rint(apply_windowing(values, display)), 0, 255), np.uint8)
-
-
-def _read_window(attributes: Dataset, shape: str) -> tuple[float, float] | None:
-    """Centre and width of the first window that can be applied."""
-    center, width = (_first(attributes.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
-    least = 1 if shape == "LINEAR" else np.finfo(np.float32).tiny
-    return (center, width) if center is not None and width is not None and width >= least else None
-
-
-def _first(value: Any) -> float | None:
-    try:
-        return float(value[0] if isinstance(value, (list, tuple)) or hasattr(value, "append") else value)
-    except (TypeError, ValueError, IndexError):
-        return None
-
-
-def _stretch(frame: np.ndarray, values: np.ndarray, padding: tuple[float, ...] | None) -> np.ndarray:
-    """The range of the values becomes 0 to 255; padding and what is not finite is left out of it."""
-    values = values.astype(np.float64)
-    counts = np.isfinite(values)
-    if padding is not None:
-        counts &= frame != padding[0]
-    if not counts.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = values[counts].min(), values[counts].max()
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / (high - low) if high > low else 0)
-    return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
-
-
-def _apply_palette(frame: np.ndarray, dataset: Dataset) -> np.ndarray:
-    count, first, bits = (int(v) for v in dataset.RedPaletteColorLookupTableDescriptor)
-    palette = Dataset()
-    palette.update({element.tag: element for element in dataset.group_dataset(0x0028) if "Palette" in element.keyword})
-    palette.set_original_encoding(*dataset.original_encoding)
-    if not dataset.original_encoding[1]:
-        for name in _PALETTES:
-            data = palette[f"{name}PaletteColorLookupTableData"]
-            data.value = np.frombuffer(data.value, ">u2").astype("<u2").tobytes()
-    count = count or 2**16
-    table = apply_color_lut(np.arange(first, first + count), palette)[:, :3]
-    # Some 16-bit tables hold 8-bit entries.
-    if bits == 16 and table.max() < 256:
-        bits = 8
-    return _to_bytes(table, bits)[np.clip(frame.astype(np.int64) - first, 0, count - 1)]
-
-
-def _to_bytes(values: np.ndarray, bits: int) -> np.ndarray:
-    """Unsigned values of so many bits as bytes: the high ones, or the range stretched."""
-    if bits > 8:
-        values = values >> (bits - 8)
-    elif bits < 8:
-        values = np.rint(values * (255 / (2**bits - 1)))
-    return np.asarray(np.clip(values, 0, 255), np.uint8)
-
-
 def _bad_pixels(header: DicomHeader, index: int, error: BaseException) -> DicomError:
     syntax = UID(header.syntax)
-    # What decoders say is wanted, what quotes the file is not.
-    said = error if isinstance(error, (RuntimeError, ValueError)) else type(error).__name__
+    # Decoders quote the file, addresses in memory and each other.
+    said = str(error) if isinstance(error, PixelMismatchError) else "they are damaged or cut off"
+    if isinstance(error, MemoryError):
+        said = "they do not fit into the memory"
     return DicomError(header.path, Reason.BAD_PIXELS, f"frame {index}, {syntax.name} ({syntax}): {said}")

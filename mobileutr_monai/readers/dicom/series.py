@@ -7,9 +7,9 @@ series, within the tolerances below.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +81,7 @@ class DicomCase:
         frames: of the still or cine; slices of the series.
         frame_order: for a series in one file, its frames from the first slice to the last.
         affine: of a series, from (column, row, slice) to RAS in mm.
+        why_no_volume: of frames of CT, MR or PET that form none, what is missing; empty for what is no volume anyway.
     """
 
     kind: CaseKind
@@ -95,6 +96,7 @@ class DicomCase:
     frames: int
     frame_order: tuple[int, ...] = ()
     affine: np.ndarray | None = field(default=None, compare=False)
+    why_no_volume: str = ""
 
 
 @dataclass(frozen=True)
@@ -282,11 +284,26 @@ def _is_one_place(planes: Sequence[Plane]) -> bool:
 def _multi_frame_case(image: _Image) -> DicomCase:
     header = image.header
     if not image.planes or _is_one_place(image.planes):
-        return _case(CaseKind.CINE, [header], header.frames)
+        case = _case(CaseKind.CINE, [header], header.frames)
+        return replace(case, why_no_volume=_explain_cine(image)) if header.modality in SLICE_MODALITIES else case
     _check_volume(header, header.frames)
     order, affine = stack_planes(header.path, image.planes, [f"frame {n + 1}" for n in range(header.frames)])
     _check_extent(header.path, (header.columns, header.rows, header.frames), affine)
     return _case(CaseKind.SERIES, [header], header.frames, tuple(order), affine)
+
+
+def _explain_cine(image: _Image) -> str:
+    """Returns why the frames of a CT, MR or PET image are no volume."""
+    what = f"{image.header.frames} frames of {image.header.modality}"
+    if image.planes:
+        return f"{what}, all in the same place"
+    groups = image.header.dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if len(groups) not in (0, image.header.frames):
+        return f"{what} with positions of {len(groups)} in PerFrameFunctionalGroups"
+    planes = [frame_attributes(image.header.dataset, index) for index in range(len(groups) and image.header.frames)]
+    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    missing = [keyword for keyword in needed if not planes or any(not plane.get(keyword) for plane in planes)]
+    return f"{what} without {', '.join(missing) or 'usable positions'} of each"
 
 
 def _series_case(images: Sequence[_Image]) -> DicomCase:
@@ -300,7 +317,16 @@ def _series_case(images: Sequence[_Image]) -> DicomCase:
     names = [escape(header.path.relative_to(shared).as_posix()) for header in headers]
     order, affine = stack_planes(headers[0].path, [image.planes[0] for image in images], names)
     _check_extent(headers[0].path, (headers[0].columns, headers[0].rows, len(headers)), affine)
+    _check_uids(headers)
     return _case(CaseKind.SERIES, [headers[index] for index in order], len(headers), affine=affine)
+
+
+def _check_uids(headers: Sequence[DicomHeader]) -> None:
+    """Says at reading what a writer could not: to which of its files a slice of the result belongs."""
+    uid, count = Counter(header.sop_uid for header in headers).most_common(1)[0]
+    if uid and count > 1:
+        detail = f"{count} of {len(headers)} slices have the SOPInstanceUID {uid}; give each a UID of its own"
+        raise DicomError(headers[0].path, Reason.DUPLICATE_UIDS, detail)
 
 
 def _check_volume(header: DicomHeader, slices: int) -> None:

@@ -20,7 +20,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from pydicom.valuerep import DT
+from pydicom.valuerep import DS, DT
 
 from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.kinds import CaseKind
@@ -249,6 +249,7 @@ def _build(
     )
     copy_patient_and_study(header, dataset)
     _refer_to_sources(dataset, slices)
+    _correct_measures(dataset, case, slices[0])
     if "FrameOfReferenceUID" not in dataset:
         dataset.PatientOrientation = header.dataset.get("PatientOrientation") or ""
     dimensions = derive_uid("dimensions", dataset.SOPInstanceUID)
@@ -343,10 +344,39 @@ def _add_geometry(image: Dataset, case: DicomCase, item: _Slice, first: _Slice, 
     # Within the tolerances of a series they are the same; highdicom knows no tolerance.
     image.ImageOrientationPatient = first.attributes.ImageOrientationPatient
     image.PixelSpacing = first.attributes.PixelSpacing
-    thickness = numbers(first.attributes, "SliceThickness", 1)
-    if thickness is None and case.affine is not None:
-        thickness = (float(np.linalg.norm(case.affine[:3, 2])),)
-    image.SliceThickness = thickness[0] if thickness else None
+    image.SliceThickness = _find_thickness(case, first)
+
+
+def _find_thickness(case: DicomCase, first: _Slice) -> float | None:
+    """Returns the thickness of a slice, or the distance of slices, in mm; None where the source states neither."""
+    stated = (numbers(first.attributes, name, 1) for name in ("SliceThickness", "SpacingBetweenSlices"))
+    found = next((value[0] for value in stated if value is not None and value[0] > 0), None)
+    return _distance_of_slices(case) if found is None else found
+
+
+def _distance_of_slices(case: DicomCase) -> float | None:
+    """Returns the distance of the slices of a volume along their normal, in mm."""
+    if case.affine is None:
+        return None
+    normal = np.cross(case.affine[:3, 0], case.affine[:3, 1])
+    return float(abs(case.affine[:3, 2] @ normal) / np.linalg.norm(normal))
+
+
+def _correct_measures(dataset: Dataset, case: DicomCase, first: _Slice) -> None:
+    """Leaves out lengths that the source does not state; highdicom writes a distance of 1 mm for a single slice."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    if "PixelMeasuresSequence" not in shared:
+        return
+    measures = shared.PixelMeasuresSequence[0]
+    if not measures.get("SliceThickness"):  # required in this macro, which is optional
+        del shared.PixelMeasuresSequence
+        return
+    stated = numbers(first.attributes, "SpacingBetweenSlices", 1)
+    distance = _distance_of_slices(case) or (stated[0] if stated is not None and stated[0] > 0 else None)
+    if distance is not None:
+        measures.SpacingBetweenSlices = DS(distance, auto_format=True)
+    elif "SpacingBetweenSlices" in measures:
+        del measures.SpacingBetweenSlices
 
 
 def _refer_to_sources(dataset: Dataset, slices: Sequence[_Slice]) -> None:

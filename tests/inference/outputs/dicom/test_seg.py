@@ -519,3 +519,46 @@ def test_codes_of_the_bundles_are_in_pydicoms_dictionary(path: Path) -> None:
             if code is not None:
                 concepts = _concepts_dict.concepts[code.scheme_designator].values()
                 assert code.meaning in [entry[code.value][0] for entry in concepts if code.value in entry]
+
+
+def make_slice(index: int = 0, **attributes: object) -> Dataset:
+    dataset = make_image("1.2.840.10008.5.1.4.1.1.4", "MR")
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = position(index), ORIENTATION
+    dataset.PixelSpacing, dataset.FrameOfReferenceUID = [1.5, 0.5], "1.2.3.4"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("count", "stated", "thickness", "distance"),
+    [
+        (3, {"SliceThickness": None}, 2.5, 2.5),
+        (3, {}, 2.5, 2.5),
+        (3, {"SliceThickness": 4}, 4, 2.5),
+        (1, {"SliceThickness": 4}, 4, None),
+        (1, {"SliceThickness": 4, "SpacingBetweenSlices": 5}, 4, 5),
+        (1, {"SliceThickness": None, "SpacingBetweenSlices": 5}, 5, 5),
+        (1, {"SliceThickness": None}, None, None),
+        (1, {"SliceThickness": 0}, None, None),
+        (1, {}, None, None),
+    ],
+)
+def test_lengths_that_the_source_does_not_state_are_derived_or_left_out(
+    tmp_path: Path, count: int, stated: dict[str, float | None], thickness: float | None, distance: float | None
+) -> None:
+    series = generate_uid()
+    paths = []
+    for index in range(count):
+        dataset = make_slice(index, SeriesInstanceUID=series, StudyInstanceUID="1.2.3", **stated)
+        paths.append(save(dataset, tmp_path / f"{index}.dcm"))
+    case = find_case(*paths)
+    label = np.ones((ROWS, COLUMNS) if count == 1 else (COLUMNS, ROWS, count), np.uint8)
+    write_segmentation(case, label, LABELS, ALGORITHM, tmp_path / "seg.dcm", created=CREATED)
+    shared = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0]
+    measures = shared.PixelMeasuresSequence[0] if "PixelMeasuresSequence" in shared else Dataset()
+    assert measures.get("SliceThickness") == (None if thickness is None else pytest.approx(thickness))
+    assert measures.get("SpacingBetweenSlices") == (None if distance is None else pytest.approx(distance))
+    if shutil.which("dciodvfy") is not None:
+        done = subprocess.run(["dciodvfy", tmp_path / "seg.dcm"], capture_output=True, text=True, check=False)
+        assert not [line for line in done.stderr.splitlines() if line.startswith("Error") and "PixelMeasures" in line]
