@@ -26,7 +26,8 @@ from mobileutr_monai.datasets.duplicates import make_thumbnail, pair_thumbnails
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
 from mobileutr_monai.datasets.split import read_classes
-from mobileutr_monai.readers.pillow_io import TRANSPARENT_MODES, open_image
+from mobileutr_monai.readers.image_content import TRANSPARENT_MODES, ImageContent
+from mobileutr_monai.readers.pillow_io import look_at, open_image
 
 __all__ = ["ERROR", "KINDS", "WARNING", "Problem", "Report", "check_folder", "guess_masks"]
 
@@ -46,8 +47,8 @@ NARROW_16_BIT = 65535 // 16
 
 MASK_THUMBNAIL_SIDE = 32
 
-ORIENTATION_TAG = 0x0112
 TURNED = range(5, 9)
+"""Values of EXIF's orientation tag that exchange width and height."""
 
 KINDS: dict[str, tuple[str, str]] = {
     "mask_coding": (ERROR, "what the masks' values stand for is not clear"),
@@ -60,7 +61,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "unreadable_mask": (ERROR, "masks that cannot be read, or only in part: export them again"),
     "size_mismatch": (ERROR, "masks of another size than their image"),
     "unexpected_value": (ERROR, "masks with values that the coding lacks"),
-    "rotated_image": (ERROR, "EXIF turns the image, and only so the mask fits: save the image turned, without the tag"),
+    "rotated_image": (ERROR, "masks that fit only without EXIF rotation: save the image as stored, without the tag"),
     "narrow_16_bit": (ERROR, "16-bit images that use less than a sixteenth of the range: scale them to 8 bit"),
     "duplicate_conflict": (ERROR, "identical images with contradicting masks: keep one"),
     "split_leak": (ERROR, "(nearly) identical images on both sides of the split: make one with mobileutr split"),
@@ -71,8 +72,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "16_bit": (WARNING, "16-bit images: reduced to 8 bit by their full range"),
     "float": (WARNING, "images of floating-point values: reduced to 8 bit"),
     "alpha": (WARNING, "images with transparency: it is dropped"),
-    "exif_rotation": (WARNING, "images that EXIF turns: read unturned; masks drawn on the turned image do not fit"),
-    "several_frames": (WARNING, "files of several images: only the first is read"),
+    "exif_rotation": (WARNING, "images that EXIF turns: read turned; masks drawn on the pixels as stored do not fit"),
+    "several_frames": (ERROR, "files of several images: save each as a file of its own"),
     "tiny_image": (WARNING, f"images with a side under {TINY} px"),
     "huge_image": (WARNING, f"images with a side over {HUGE} px: slow to read; resize them once"),
     "blank_image": (WARNING, "images of one value"),
@@ -383,10 +384,12 @@ def _look_at(case: Case, coding: MaskCoding | None) -> Found:
     turned = False
     size: tuple[int, int] | None = None
     try:
+        content = look_at(case.image)
+        if content.is_stack:
+            return [("several_frames", case.image, f"{content.pages} images")]
         with open_image(case.image, "image") as image:
-            image.load()
-            size, turned = image.size, image.getexif().get(ORIENTATION_TAG, 1) in TURNED
-            found += _look_at_image(image, case.image)
+            size, turned = image.size, content.orientation in TURNED
+            found += _look_at_image(image, case.image, content)
             case.digest = hashlib.blake2b(image.tobytes(), digest_size=16, key=image.mode.encode()).hexdigest()
             case.thumbnail = make_thumbnail(image)
     except FileNotFoundError:
@@ -408,11 +411,10 @@ def _say_why(error: Exception, path: Path) -> str:
     return text.removeprefix(f"{path}: ")
 
 
-def _look_at_image(image: Image.Image, path: Path) -> Found:
+def _look_at_image(image: Image.Image, path: Path, content: ImageContent) -> Found:
     found: Found = []
     extrema: Any = image.getextrema()
     low_high: Sequence[tuple[float, float]] = [extrema] if len(image.getbands()) == 1 else extrema
-    orientation = image.getexif().get(ORIENTATION_TAG, 1)
     width, height = image.size
     if image.mode.startswith("I"):
         high = low_high[0][1]
@@ -422,11 +424,10 @@ def _look_at_image(image: Image.Image, path: Path) -> Found:
         found.append(("float", path, f"values {low_high[0][0]:g} to {low_high[0][1]:g}"))
     if image.mode in TRANSPARENT_MODES and low_high[-1][0] < 255:
         found.append(("alpha", path, ""))
-    if orientation != 1:
-        found.append(("exif_rotation", path, f"orientation {orientation}"))
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        found.append(("several_frames", path, f"{frames} images"))
+    if content.is_deep_colour:
+        found.append(("16_bit", path, f"{content.bits}-bit colour"))
+    if content.orientation != 1:
+        found.append(("exif_rotation", path, f"orientation {content.orientation}"))
     if min(width, height) < TINY:
         found.append(("tiny_image", path, f"{width} x {height}"))
     if max(width, height) > HUGE:

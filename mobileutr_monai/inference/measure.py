@@ -77,20 +77,24 @@ class Row:
 def measure_labels(
     label: np.ndarray,
     names: Mapping[int, str],
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | np.ndarray | None = None,
     outside: np.ndarray | None = None,
 ) -> list[Measurement]:
     """Measures every label, also those that are not in the label map; in millimetres what is not outside.
 
     Args:
         names: index -> name.
-        spacing: mm along the axes, or None if it is not known.
+        spacing: mm along the axes; or the step along each axis in mm as columns of a matrix, where axes need not be
+            perpendicular; None if it is not known.
         outside: which pixels are outside of what is stated to be tissue, or None if that is not known.
 
     Shape:
         - label: (rows, columns) or (x, y, z); outside: (rows, columns).
     """
-    return [_measure(label == index, name, spacing, outside) for index, name in names.items()]
+    to_mm = None if spacing is None else np.asarray(spacing, np.float64)
+    if to_mm is not None and to_mm.ndim == 1:
+        to_mm = np.diag(to_mm)
+    return [_measure(label == index, name, to_mm, outside) for index, name in names.items()]
 
 
 def measure_frames(
@@ -119,7 +123,7 @@ def _to_percent(part: int, whole: int) -> float | None:
     return round(100 * part / whole, 3) if whole else None
 
 
-def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, outside: np.ndarray | None) -> Measurement:
+def _measure(region: np.ndarray, name: str, to_mm: np.ndarray | None, outside: np.ndarray | None) -> Measurement:
     pixels = int(region.sum())
     plane = region.ndim == 2
     box, corner = _crop_to_box(region)
@@ -128,15 +132,15 @@ def _measure(region: np.ndarray, name: str, spacing: Sequence[float] | None, out
     if outside is not None:
         inside = region & ~outside
         scaled, scaled_box = int(inside.sum()), _crop_to_box(inside)
-    size = None if spacing is None else scaled * float(np.prod(spacing))
+    size = None if to_mm is None else scaled * abs(float(np.linalg.det(to_mm)))
     return Measurement(
         label=name,
         pixels=pixels,
         percent=round(100 * pixels / region.size, 3),
         area_mm2=round(size, 3) if plane and size is not None else None,
         volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
-        diameter_px=_diameter(box, corner, (1.0, 1.0)) if plane else None,
-        diameter_mm=None if spacing is None else _diameter(*scaled_box, spacing),
+        diameter_px=_diameter(box, corner, np.eye(2)) if plane else None,
+        diameter_mm=None if to_mm is None else _diameter(*scaled_box, to_mm),
         components=int(ndimage.label(box)[1]),
         outside_percent=None if outside is None else _to_percent(pixels - scaled, pixels),
     )
@@ -154,9 +158,9 @@ def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
     return region, corner
 
 
-def _diameter(box: np.ndarray, corner: Sequence[int], spacing: Sequence[float]) -> float:
+def _diameter(box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> float:
     """Returns the largest distance between the middles of two pixels of a region, which is in a box at ``corner``."""
-    points = (_row_ends(box) + corner) * np.asarray(spacing)
+    points = (_row_ends(box) + corner) @ to_mm.T
     if len(points) < 2:
         return 0.0
     try:

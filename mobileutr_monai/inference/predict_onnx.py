@@ -24,7 +24,7 @@ from PIL import Image
 from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.folders import check_folders, has_other_report
 from mobileutr_monai.core.text import escape, pluralize
-from mobileutr_monai.readers.pillow_io import open_image, to_mode
+from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
 
 __all__ = ["EndToEndModel", "segment_folder"]
 
@@ -80,10 +80,12 @@ class EndToEndModel:
             - output: (rows, columns), uint8.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: it cannot be read, or all its pixels are the same.
         """
         with open_image(path, "image") as image:
             array = np.asarray(to_mode(image, self._mode))
+        if array.min() == array.max():
+            raise ValueError(f"all pixels have the value {array.flat[0]}: there is nothing to segment")
         label: np.ndarray = self._session.run(None, {"pixels": array.reshape(*array.shape[:2], -1)})[0]
         return label
 
@@ -163,6 +165,7 @@ def _segment(network: EndToEndModel, path: Path, folder: Path, output: Path, nam
     shared = {
         "case": case,
         "status": "ok",
+        "detail": "; ".join(look_at(path).losses),
         "output": mask.relative_to(output).as_posix(),
         "shape": f"{label.shape[0]} x {label.shape[1]}",
         "seconds": seconds,
@@ -177,8 +180,8 @@ def _segment(network: EndToEndModel, path: Path, folder: Path, output: Path, nam
 def _foresee(path: Path) -> str:
     """Returns what a dry run, which decodes nothing, can say of a file."""
     try:
-        with open_image(path, "image"):
-            return "image, would be segmented"
+        look_at(path)
+        return "image, would be segmented"
     except (FileNotFoundError, ValueError) as error:
         if path.suffix.lower() in SUFFIXES:
             return f"image, would fail: {_explain(error, path)}"

@@ -15,7 +15,7 @@ from monai.utils import ImageMetaKey, convert_to_tensor
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.readers.dicom.reader import DicomReader
 
-__all__ = ["CaseReader", "check_image"]
+__all__ = ["CaseReader", "check_image", "check_variation"]
 
 
 class CaseReader:
@@ -33,16 +33,20 @@ class CaseReader:
     ) -> None:
         self.preprocessing, self.frame_reader = preprocessing, frame_reader
         self.channels, self.spatial_dims = channels, spatial_dims
+        self._loading = Compose([t for t in preprocessing.transforms if isinstance(t, LoadImaged)])
         self._after_loading = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
 
     def read(self, paths: Sequence[Path]) -> dict[str, Any]:
         """Returns a dictionary with the preprocessed ``image`` of a file, or of the files of a series.
 
         Raises:
-            ValueError: the file has another number of dimensions or channels than the network takes, or has NaN.
+            ValueError: all values are the same, the file has another number of dimensions or channels than the network
+                expects, or has NaN.
         """
         source = [str(path) for path in paths]
-        return self._checked(self.preprocessing({"image": source if len(source) > 1 else source[0]}))
+        data = self._loading({"image": source if len(source) > 1 else source[0]})
+        check_variation(data["image"], "voxels" if self.spatial_dims == 3 else "pixels")
+        return self._checked(self._after_loading(data))
 
     def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
         """Yields what ``read`` returns for each frame of a cine, decoding one at a time."""
@@ -56,6 +60,20 @@ class CaseReader:
     def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
         check_image(data["image"], self.channels, self.spatial_dims)
         return data
+
+
+def check_variation(image: torch.Tensor, what: str) -> None:
+    """Checks that there is something to see in an image, before resampling and scaling make noise of it.
+
+    Args:
+        what: pixels or voxels, for the error.
+
+    Raises:
+        ValueError: all values are the same.
+    """
+    values = convert_to_tensor(image, track_meta=False).cpu().numpy()
+    if values.size and values.min() == values.max():
+        raise ValueError(f"all {what} have the value {float(values.flat[0]):g}: there is nothing to segment")
 
 
 def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:

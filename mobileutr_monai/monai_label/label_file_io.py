@@ -108,7 +108,7 @@ def write_label_file(label: np.ndarray, case: DicomCase, path: Path) -> None:
     Shape:
         - label: as ``read_label_file`` returns it.
     """
-    save_label_volume(label if case.kind is CaseKind.SERIES else label.T[..., None], to_nifti(case), path)
+    save_label_volume(label if case.kind is CaseKind.SERIES else label.T[..., None], to_nifti(case).header, path)
 
 
 def _read_volume_file(path: Path) -> tuple[np.ndarray, np.ndarray]:

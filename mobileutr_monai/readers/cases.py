@@ -16,7 +16,8 @@ from mobileutr_monai.core.walk import is_hidden, list_files
 from mobileutr_monai.readers.archives import is_archive, unpack_archive
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
-from mobileutr_monai.readers.nifti import count_dimensions
+from mobileutr_monai.readers.foreign_formats import explain_format
+from mobileutr_monai.readers.nifti_file import count_dimensions
 
 __all__ = [
     "CaseKind",
@@ -194,6 +195,8 @@ def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
             found.drafts.append(_Draft(path.relative_to(root), kind, (path,)))
         elif path.suffix.lower() == ".zip":
             found.unused.append(UnusedFile(_relative(path, root), Reason.BROKEN_ARCHIVE, "not ZIP", failed=True))
+        elif foreign := explain_format(path):
+            found.unused.append(UnusedFile(_relative(path, root), Reason.FOREIGN_FORMAT, foreign, failed=False))
         else:
             found.unused.append(UnusedFile(_relative(path, root), Reason.NOT_AN_IMAGE, "", failed=False))
     cases, problems = find_dicom_cases(dicom)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,27 @@ from PIL import Image, UnidentifiedImageError
 
 from mobileutr_monai.core.limits import MAX_IMAGE_PIXELS, BoundedReader
 from mobileutr_monai.core.read_errors import READ_ERRORS
+from mobileutr_monai.readers.foreign_formats import explain_format
+from mobileutr_monai.readers.image_content import TRANSPARENT_MODES, ImageContent, as_shown, explain_tiff, read_content
 
-__all__ = ["FORMATS", "GREY_SPREAD", "TRANSPARENT_MODES", "open_image", "to_mask", "to_mode"]
+__all__ = ["FORMATS", "GREY_SPREAD", "TRANSPARENT_MODES", "look_at", "open_image", "to_mask", "to_mode"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 """What is read, whatever the name; not all that Pillow can: for PostScript it runs a program."""
-
-TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-"""Pillow's modes with an alpha channel."""
 
 GREY_SPREAD = 32
 """Difference of the colour channels, in grey levels, up to which a lossy mask is grey: compression tints it."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# Where the end of a JPEG is looked for, how large one without an end may be, and pixels that one cut off would show.
+_TAIL, _MAX_UNENDED, _MORE = 2**12, 2**28, b"\x5a\xa5" * 512
 _READ_ERRORS = (*READ_ERRORS, Image.DecompressionBombError)
 
 
 @contextmanager
 def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
-    """Opens an image; whatever is wrong with it, also when it is decoded, is one error that names it.
+    """Opens an image as viewers show it, see ``as_shown``; whatever is wrong with it is one error that names it.
 
     Args:
         what: what it is called in the error.
@@ -39,15 +42,59 @@ def open_image(path: str | Path, what: str) -> Iterator[Image.Image]:
         ValueError: it cannot be read.
     """
     try:
-        with BoundedReader(path) as file, _open(file) as image:
-            yield image
+        with _open_file(path) as file, _open(file) as image:
+            yield as_shown(image)[0]
     except FileNotFoundError:
         raise
     except _READ_ERRORS as error:
         raise ValueError(f"{what} {path} cannot be read: {_explain(error, Path(path))}") from error
 
 
-def _open(file: BoundedReader) -> Image.Image:
+def look_at(path: str | Path) -> ImageContent:
+    """Returns what an image file declares of itself, without decoding it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no image that can be opened.
+    """
+    try:
+        with _open_file(path) as file, _open(file) as image:
+            return read_content(image)
+    except FileNotFoundError:
+        raise
+    except _READ_ERRORS as error:
+        raise ValueError(f"image {path} cannot be read: {_explain(error, Path(path))}") from error
+
+
+def _open_file(path: str | Path) -> BoundedReader | BytesIO:
+    """Opens a file; a JPEG that lacks only its last two bytes, which end it, is given them.
+
+    Without them Pillow calls it cut off. Bytes behind complete pixels change none of them, so that it is complete if
+    other bytes make no difference.
+    """
+    file = BoundedReader(path)
+    if file.read(2) != _JPEG_START or file.size > _MAX_UNENDED:
+        file.seek(0)
+        return file
+    file.seek(max(0, file.size - _TAIL))
+    has_end = _JPEG_END in file.read()
+    file.seek(0)
+    if has_end:
+        return file
+    start = file.read().removesuffix(_JPEG_END[:1])
+    ended = start + _JPEG_END
+    try:
+        pixels = [Image.open(BytesIO(start + more + _JPEG_END), formats=["JPEG"]).tobytes() for more in (b"", _MORE)]
+    except _READ_ERRORS:
+        pixels = []
+    if len(pixels) == 2 and pixels[0] == pixels[1]:
+        file.close()
+        return BytesIO(ended)
+    file.seek(0)
+    return file
+
+
+def _open(file: BoundedReader | BytesIO) -> Image.Image:
     image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_IMAGE_PIXELS:
         size = f"{image.width} x {image.height}"
@@ -58,9 +105,10 @@ def _open(file: BoundedReader) -> Image.Image:
 
 def _explain(error: BaseException, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return (
-            "the file is cut off, or not the image that its name says" if path.stat().st_size else "the file is empty"
-        )
+        if not path.stat().st_size:
+            return "the file is empty"
+        found = explain_format(path) or explain_tiff(path)
+        return found or "the file is cut off, or not the image that its name says"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], dict[str, list[tuple[str, ...]]]]
     "alpha": (lambda root: add_case(root, with_alpha(0)), {"alpha": NEW}),
     "opaque": (lambda root: add_case(root, with_alpha(255)), {}),
     "turned": (
-        lambda root: save_turned(root, 6, (SIDE, 70), (70, SIDE)),
+        lambda root: save_turned(root, 6, (SIDE, 70), (SIDE, 70)),
         {"rotated_image": [("images/new.jpg",)], "exif_rotation": [("images/new.jpg",)]},
     ),
     "upside down": (

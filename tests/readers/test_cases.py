@@ -327,3 +327,41 @@ def test_a_gzip_header_without_end_is_no_image(tmp_path: Path) -> None:
     named = b"\x1f\x8b\x08\x08" + bytes(6)
     (tmp_path / "endless").write_bytes(named + b"a" * 2**20)
     assert reasons(find_cases(tmp_path)) == [("endless", "not an image", False)]
+
+
+def test_formats_that_are_not_read_are_skipped_with_what_converts_them(tmp_path: Path) -> None:
+    files = {
+        "a.mha": b"ObjectType = Image\nNDims = 3\n",
+        "b.nrrd": b"NRRD0004\n",
+        "c.mp4": b"\0\0\0\x18ftypisom",
+        "d.heic": b"\0\0\0\x18ftypheic",
+        "e.jp2": b"\0\0\0\x0cjP  \r\n\x87\n",
+        "f.avif": b"\0\0\0\x18ftypavif",
+        "g": b"\x1aE\xdf\xa3",
+        "h.txt": b"text",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content + bytes(32))
+    found = find_cases(tmp_path)
+    assert found.cases == []
+    details = {file.name: file.detail for file in found.unused if not file.failed}
+    assert details == {
+        "a.mha": "MetaImage is not supported; convert it to NIfTI, for example with 3D Slicer or SimpleITK",
+        "b.nrrd": "NRRD is not supported; convert it to NIfTI, for example with 3D Slicer or SimpleITK",
+        "c.mp4": "video is not supported; save its frames as PNG, for example with ffmpeg",
+        "d.heic": "HEIC is not supported; convert it to PNG, for example with ImageMagick",
+        "e.jp2": "JPEG 2000 is not supported; convert it to PNG, for example with ImageMagick",
+        "f.avif": "AVIF is not supported; convert it to PNG, for example with ImageMagick",
+        "g": "video is not supported; save its frames as PNG, for example with ffmpeg",
+        "h.txt": "",
+    }
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN"])
+def test_thumbnails_and_deleted_files_of_a_storage_system_are_no_input(tmp_path: Path, png: bytes, folder: str) -> None:
+    (tmp_path / folder / "a.png").mkdir(parents=True)
+    (tmp_path / folder / "a.png" / "SYNOPHOTO_THUMB_M.png").write_bytes(png)
+    (tmp_path / "a.png").write_bytes(png)
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == ["a.png"]
+    assert [(file.name, file.failed) for file in found.unused] == [(folder, False)]

@@ -12,7 +12,9 @@ import pytest
 from monai.data import NibabelReader
 from monai.transforms import LoadImage
 
-from mobileutr_monai.readers.nifti import NiftiImageReader, NiftiVolumeReader, count_dimensions, read_unit
+from mobileutr_monai.readers.nifti import NiftiImageReader, NiftiVolumeReader
+from mobileutr_monai.readers.nifti_file import count_dimensions
+from mobileutr_monai.readers.nifti_geometry import read_unit
 
 SHAPE = (8, 6, 4)
 NAN = float("nan")
@@ -117,3 +119,35 @@ def test_a_unit_of_time_that_is_none_does_not_matter(tmp_path: Path):
     reader = NiftiVolumeReader()
     reader.get_data(reader.read(tmp_path / "a.nii"))
     assert read_unit(nib.load(tmp_path / "a.nii").header) == "mm"
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 1, 1, 3), (8, 6, 1, 1, 1), (8, 6, 1, 1), "RGB"])
+def test_an_image_is_2d_however_many_axes_of_one_follow(tmp_path: Path, shape):
+    colours = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
+    if shape == "RGB":
+        values = colours.view([("R", "u1"), ("G", "u1"), ("B", "u1")]).reshape(8, 6)
+    else:
+        values = np.broadcast_to(
+            colours[:, :, None, None, : shape[-1]] if len(shape) == 5 else colours[:, :, :1, None], shape
+        )
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii.gz")
+    assert count_dimensions(tmp_path / "a.nii.gz") == 2
+    reader = NiftiImageReader("RGB")
+    found, _ = reader.get_data(reader.read(tmp_path / "a.nii.gz"))
+    assert np.array_equal(
+        found, colours if shape == "RGB" or shape[-1] == 3 else np.repeat(colours[..., :1], 3, axis=2)
+    )
+
+
+@pytest.mark.parametrize("shape", [(*SHAPE, 1), (*SHAPE, 1, 1)])
+def test_axes_of_one_behind_a_volume_are_none(tmp_path: Path, shape):
+    (tmp_path / "a.nii").write_bytes(make_nifti(shape))
+    image = LoadImage(reader=NiftiVolumeReader(), ensure_channel_first=True)(tmp_path / "a.nii")
+    assert image.shape == (1, *SHAPE)
+
+
+def test_more_axes_than_space_and_channels_are_an_error(tmp_path: Path):
+    (tmp_path / "a.nii").write_bytes(make_nifti((4, 3, 2, 2, 3)))
+    reader = NiftiVolumeReader()
+    with pytest.raises(ValueError, match="4 x 3 x 2 x 2 x 3 values; give one file for each volume"):
+        reader.get_data(reader.read(tmp_path / "a.nii"))

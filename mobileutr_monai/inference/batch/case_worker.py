@@ -19,8 +19,11 @@ from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 from mobileutr_monai.readers.dicom.errors import DicomError
+from mobileutr_monai.readers.notes import find_notes
 
 __all__ = ["CaseWorker", "Written", "is_full_disk", "to_case_error"]
+
+NOTE_SEPARATOR = "; "
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -85,7 +88,11 @@ class CaseWorker:
             if is_full_disk(error):
                 raise
             return to_case_error(Reason.OUTPUT, error, case.paths[0])
-        return Written(output, label.shape, measurements, self.writer.why_no_overlay(case))
+        return Written(output, label.shape, measurements, self.describe(case))
+
+    def describe(self, case: InputCase) -> str:
+        """Returns what the report says of a case that was segmented: what was changed in reading, what is not drawn."""
+        return NOTE_SEPARATOR.join(filter(None, (*find_notes(case), self.writer.why_no_overlay(case))))
 
     def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> CaseError | None:
         """Draws what ``CaseWriter.draw_cine`` does, for which frames are decoded again.

@@ -196,7 +196,7 @@ class Pipeline:
         outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
         measurements = measure_frames(counted, shape[0] * shape[1], outside)
         means = {index: float(np.mean(values)) for index, values in confidence.items()}
-        written = Written(output, shape, measurements, self.worker.writer.why_no_overlay(case))
+        written = Written(output, shape, measurements, self.worker.describe(case))
         return case, self._rows(case, written, means, time.perf_counter() - started, pixels)
 
     def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:

@@ -9,22 +9,24 @@ import nibabel as nib
 import numpy as np
 
 from mobileutr_monai.core.atomic import write_atomic
-from mobileutr_monai.readers.nifti import read_unit
+from mobileutr_monai.readers.nifti_geometry import make_label_header
 
 __all__ = ["save_label_volume"]
 
 
-def save_label_volume(label: np.ndarray, source: nib.nifti1.Nifti1Image, path: Path) -> None:
-    """Writes label indices as an 8-bit, compressed NIfTI with the geometry of the volume that they belong to.
+def save_label_volume(label: np.ndarray, source: nib.nifti1.Nifti1Header, path: Path) -> None:
+    """Writes label indices as an 8-bit, compressed NIfTI with the geometry of the image that they belong to.
+
+    Args:
+        source: header of that image; qform, sform, their codes, voxel sizes and unit are copied as they are.
 
     Shape:
-        - label: the source's own.
+        - label: (columns, rows) or (x, y, z).
     """
-    header = nib.nifti1.Nifti1Header()
-    header.set_xyzt_units(xyz=read_unit(source.header))
-    output = nib.nifti1.Nifti1Image(np.asarray(label, np.uint8), source.affine, header)
-    output.set_sform(source.affine, max(1, int(source.header["sform_code"])))
-    output.set_qform(source.affine, max(1, int(source.header["qform_code"])), strip_shears=True)
+    header = make_label_header(source, label.shape)
+    kind = nib.nifti2.Nifti2Image if isinstance(header, nib.nifti2.Nifti2Header) else nib.nifti1.Nifti1Image
+    # Without an affine, nibabel leaves the header as it is.
+    output = kind(np.asarray(label, np.uint8), None, header)
     # nibabel would put the time and the name into the gzip header; without them a run's bytes are the same every time.
     data = output.to_bytes()
     write_atomic(path, lambda file: file.write(gzip.compress(data, compresslevel=6, mtime=0)))

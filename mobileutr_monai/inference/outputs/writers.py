@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +29,9 @@ from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import explain_missing_tissue, read_pixel_size, read_tissue
 from mobileutr_monai.readers.dicom.pixels import iter_frames
 from mobileutr_monai.readers.dicom.reader import read_volume
-from mobileutr_monai.readers.nifti import read_unit
+from mobileutr_monai.readers.geometry import Geometry
+from mobileutr_monai.readers.nifti_file import load_nifti, named, read_nifti_header, read_volume_geometry
+from mobileutr_monai.readers.nifti_geometry import read_geometry, read_pixel_mm, to_nifti_header
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
 
 __all__ = ["FORMATS", "OVERLAY_ENDINGS", "CaseWriter", "strip_ending"]
@@ -85,8 +86,8 @@ class CaseWriter:
             return "no overlay: a capture cannot refer to a file without UIDs"
         return ""
 
-    def write(self, case: InputCase, label: np.ndarray) -> tuple[Path, tuple[float, ...] | None]:
-        """Writes a label map of anything but a cine; returns its file and the mm along its axes, if known.
+    def write(self, case: InputCase, label: np.ndarray) -> tuple[Path, np.ndarray | None]:
+        """Writes a label map of anything but a cine; returns its file and, if known, the mm along its axes.
 
         Shape:
             - label: (rows, columns) or (x, y, z).
@@ -104,12 +105,11 @@ class CaseWriter:
             write_segmentation(case.dicom, label, self.labels, self.algorithm, output)
         elif case.kind is CaseKind.NIFTI or label.ndim == 3:
             output = _named(base, "_mask.nii.gz")
-            geometry = _geometry(case)
-            save_label_volume(label.T.reshape(geometry.shape) if label.ndim == 2 else label, geometry, output)
+            save_label_volume(*_prepare_nifti(case, label), output)
         else:
             output = _named(base, "_mask.png")
             save_label_image(label, output)
-        return output, _spacing(case, label.ndim)
+        return output, _read_mm(case, label.ndim)
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
         """Writes the label maps of a cine's frames as a NIfTI stack; returns it, and the frame with most of labels.
@@ -196,11 +196,12 @@ def _view(case: InputCase, label: np.ndarray) -> list[View]:
         return list(_view_frames(case, [label]))
     if case.dicom is not None and case.dicom.affine is not None:
         return view_volume(read_volume(case.dicom), label, case.dicom.affine)
-    source = cast(nib.nifti1.Nifti1Image, nib.load(case.paths[0]))
-    values = np.asarray(source.dataobj, dtype=np.float32)
-    if label.ndim == 2:
-        return [View(Image.fromarray(to_grey(values.reshape(label.T.shape)).T), label)]
-    return view_volume(values, label, source.affine)
+    source = load_nifti(case.paths[0])
+    values = np.asarray(source.values, dtype=np.float32)
+    if label.ndim == 3:
+        geometry = named(case.paths[0], read_geometry, source.header, values.shape)
+        return view_volume(values, label, geometry.affine)
+    return [View(Image.fromarray(to_grey(np.swapaxes(values, 0, 1))), label)]
 
 
 def _view_frames(case: InputCase, labels: Iterable[np.ndarray], start: int = 0) -> Iterator[View]:
@@ -229,7 +230,9 @@ def _crop(view: View, box: Box | None) -> View:
 
 def _can_be_referred_to(case: InputCase) -> bool:
     """Whether DICOM objects can be derived from a case: files without UIDs have no name to be called by."""
-    return case.dicom is not None and all(case.dicom.sop_uids) and bool(case.dicom.sop_class_uid)
+    return case.dicom is not None and all(
+        (*case.dicom.sop_uids, case.dicom.sop_class_uid, case.dicom.study_uid, case.dicom.series_uid)
+    )
 
 
 def strip_ending(output: str) -> str:
@@ -249,28 +252,29 @@ def _named(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
 
 
-def _geometry(case: InputCase) -> nib.nifti1.Nifti1Image:
-    """Returns an image with the geometry that a volume's label map has."""
-    if case.dicom is None:
-        return cast(nib.nifti1.Nifti1Image, nib.load(case.paths[0]))
-    image = nib.nifti1.Nifti1Image(np.zeros((1, 1, 1), np.uint8), case.dicom.affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(case.dicom.affine, 1)
-    image.set_qform(case.dicom.affine, 1)
-    return image
+def _prepare_nifti(case: InputCase, label: np.ndarray) -> tuple[np.ndarray, nib.nifti1.Nifti1Header]:
+    """Returns a label map with the axes of its NIfTI, and the header whose geometry it has."""
+    if case.dicom is not None:
+        assert case.dicom.affine is not None
+        return label, to_nifti_header(case.dicom.affine)
+    header = read_nifti_header(case.paths[0])
+    if label.ndim == 3:
+        return label, header
+    # An image of ITK's colours is (x, y, 1, 1, 3).
+    axes = (1,) if int(header["dim"][0]) >= 3 else ()
+    return label.T.reshape(*label.T.shape, *axes), header
 
 
-def _spacing(case: InputCase, dimensions: int) -> tuple[float, ...] | None:
-    """Returns the mm along the axes of the label map, None where the file does not say."""
+def _read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:
+    """Returns the step along each axis of the label map in mm, as columns; None where the file does not state it."""
     if case.kind is CaseKind.IMAGE:
         return None
     if case.kind is CaseKind.STILL:
         size = read_pixel_size(case.paths[0])
-        return None if size is None else (size.row_mm, size.column_mm)
-    source = _geometry(case)
-    # The unit is often left out; the format's own convention is then mm, provided that the header has a geometry.
-    if source.header["sform_code"] <= 0 and source.header["qform_code"] <= 0:
-        return None
-    unit = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}[read_unit(source.header)]
-    sides = tuple(float(side) * unit for side in nib.affines.voxel_sizes(source.affine))
-    return sides if dimensions == 3 else (sides[1], sides[0])
+        return None if size is None else np.diag((size.row_mm, size.column_mm))
+    if case.dicom is not None and case.dicom.affine is not None:
+        return Geometry(case.dicom.affine).to_mm
+    if dimensions == 3:
+        return read_volume_geometry(case.paths[0]).to_mm
+    pixel = read_pixel_mm(read_nifti_header(case.paths[0]))
+    return None if pixel is None else np.diag(pixel)

@@ -85,7 +85,8 @@ def test_volume_in_ml_follows_the_voxel_size_and_is_absent_without_one(run, tmp_
     ],
 )
 def test_another_number_of_dimensions_costs_only_that_file(run, tmp_path, shape, status, detail):
-    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), tmp_path / "in" / "odd.nii.gz")
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "in" / "odd.nii.gz")
     nib.save(nib.load(SAMPLE), tmp_path / "in" / "good.nii.gz")
     rows = run(overlays=False)
     assert rows["odd.nii.gz", ""]["status"] == status
@@ -131,3 +132,34 @@ def test_overlay_of_a_label_map_without_labels_shows_the_middle():
     picture = draw_volume(np.zeros((20, 30, 40)), np.zeros((20, 30, 40), np.uint8), np.eye(4))
     assert isinstance(picture, Image.Image)
     assert not np.asarray(picture).any()
+
+
+def test_the_same_voxels_in_another_form_give_the_same_mask_and_the_same_mm(run, tmp_path):
+    image = nib.load(SAMPLE)
+    values, metres = np.asarray(image.dataobj, np.float32), np.array(image.affine)
+    metres[:3] /= 1000
+    forms = {"plain": nib.Nifti1Image(values, image.affine), "tail": nib.Nifti1Image(values[..., None], image.affine)}
+    forms["metre"] = nib.Nifti1Image(values, metres)
+    forms["metre"].header.set_xyzt_units("meter")
+    turned = nib.Nifti1Image(values, image.affine)
+    turned.set_sform(image.affine, 2)
+    turned.set_qform(image.affine @ nib.affines.from_matvec(np.eye(3), (0, 8, 0)), 1)
+    forms["turned"] = turned
+    for name, form in forms.items():
+        nib.save(form, tmp_path / "in" / f"{name}.nii.gz")
+    (tmp_path / "in" / "packed").write_bytes((tmp_path / "in" / "plain.nii.gz").read_bytes())
+    rows = run()
+    expected = np.asarray(nib.load(tmp_path / "out" / "plain_mask.nii.gz").dataobj)
+    for name in (*(f"{form}.nii.gz" for form in forms), "packed"):
+        mask = nib.load(tmp_path / "out" / rows[name, "anterior"]["output"])
+        assert np.array_equal(np.asarray(mask.dataobj), expected), name
+        for column in ("volume_ml", "diameter_mm", "confidence"):
+            assert rows[name, "anterior"][column] == rows["plain.nii.gz", "anterior"][column]
+
+
+def test_a_volume_of_one_value_fails_before_the_network(run, tmp_path):
+    image = nib.load(SAMPLE)
+    nib.save(nib.Nifti1Image(np.full(image.shape, 100, np.float32), image.affine), tmp_path / "in" / "blank.nii.gz")
+    (row,) = run(overlays=False).values()
+    assert (row["status"], row["reason"]) == ("failed", "unreadable image")
+    assert row["detail"] == "all voxels have the value 100: there is nothing to segment"
