@@ -86,6 +86,9 @@ def _build_parser() -> argparse.ArgumentParser:
         "--memory-limit", type=_amount, metavar="GIB", help="that one case may take (default: half of the machine's)"
     )
     predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
+    predict.add_argument(
+        "--overwrite", action="store_true", help="replace the results of a run with other weights or settings"
+    )
     predict.set_defaults(verb=_predict)
 
     export = verbs.add_parser("export", help="write a bundle's network for another runtime, compared with the bundle")
@@ -208,6 +211,7 @@ def _predict(options: argparse.Namespace) -> int:
         "report_page": not options.no_page,
         "any_modality": options.any_modality,
         "dry_run": options.dry_run,
+        "overwrite": options.overwrite,
     }
     given = {
         "weights": options.weights,

@@ -81,14 +81,14 @@ class OutputFolder:
 
     def stage(self, stem: str) -> Path:
         """Returns the empty folder that the results of a case are to be written to, as if it were the output folder."""
-        staged = self._staged(stem)
+        staged = self.find_staged(stem)
         shutil.rmtree(staged, ignore_errors=True)
         (staged / stem).parent.mkdir(parents=True, exist_ok=True)
         return staged
 
     def list_staged(self, stem: str) -> dict[str, str]:
         """Returns ending -> SHA-256 of what was staged for a case."""
-        base = self._staged(stem) / stem
+        base = self.find_staged(stem) / stem
         found = (path for path in base.parent.iterdir() if path.is_file() and path.name.startswith(base.name))
         return {path.name[len(base.name) :]: hash_file(path) for path in found}
 
@@ -102,7 +102,7 @@ class OutputFolder:
     def publish(self, stem: str, files: Mapping[str, str]) -> None:
         """Gives the staged files of a case their names; call it when the report has them and nothing is in the way."""
         (self.path / stem).parent.mkdir(parents=True, exist_ok=True)
-        staged = self._staged(stem)
+        staged = self.find_staged(stem)
         for ending in files:
             source = staged / stem
             source.with_name(source.name + ending).rename(self._target(stem, ending))
@@ -110,7 +110,7 @@ class OutputFolder:
 
     def discard(self, stem: str) -> None:
         """Removes what was staged for a case."""
-        shutil.rmtree(self._staged(stem), ignore_errors=True)
+        shutil.rmtree(self.find_staged(stem), ignore_errors=True)
 
     def discard_all(self) -> None:
         """Removes whatever was in the making, also of a run that was killed."""
@@ -146,7 +146,8 @@ class OutputFolder:
             shutil.rmtree(self.work, ignore_errors=True)
             self.path.rmdir()
 
-    def _staged(self, stem: str) -> Path:
+    def find_staged(self, stem: str) -> Path:
+        """Returns the folder that the results of a case are staged in."""
         key = hashlib.sha256(stem.encode(errors="surrogateescape")).hexdigest()[:16]
         return self.work / _UNFINISHED / key
 

@@ -44,6 +44,7 @@ class Reason(str, Enum):
     MEMORY = ("needs too much memory", "Allow more memory with --memory-limit, or make the image smaller.")
     NETWORK = ("network failed", "Try a smaller --batch-size; if that does not help, report it with the detail above.")
     OUTPUT = ("output cannot be written", "Check that the output folder is writable, and run the same command again.")
+    IN_THE_WAY = ("a file is in the way", "Move it out of the output folder, or choose another output folder.")
 
     # A file of a folder.
     NOT_AN_IMAGE = ("not an image", _NO_ACTION, True)

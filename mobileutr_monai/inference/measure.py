@@ -51,6 +51,7 @@ class Row:
 
     case: str
     input_id: str = ""
+    input_stat: str = ""
     kind: str = ""
     status: str = "ok"
     reason: str = ""
@@ -58,6 +59,7 @@ class Row:
     study_uid: str = ""
     series_uid: str = ""
     output: str = ""
+    files: str = ""
     shape: str = ""
     label: str = ""
     pixels: int | None = None
@@ -72,6 +74,7 @@ class Row:
     confidence: float | None = None
     flag: str = ""
     seconds: float = 0.0
+    versions: str = ""
 
 
 def measure_labels(

@@ -42,7 +42,7 @@ from tests.soak.watch import describe_machine, list_session, predict_command, re
 DATES = ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime", "ContributionDateTime")
 """What two runs' DICOM results differ in."""
 
-GROWING = ("report.csv", "run.json", ".lock")
+GROWING = ("report.csv", "run.json")
 """What there is before a run has ended; everything else is a result."""
 
 SECONDS_PER_RUN = 600
@@ -51,6 +51,9 @@ MOST_KILLS = 3
 
 BY_SECOND, MOST_DELAY = 0.25, 0.5
 """Share of kills by the clock; seconds at most between a number of files and a kill."""
+
+WORK_DIR = ".mobileutr"
+"""What a run keeps for itself: results in the making, thumbnails, unpacked archives."""
 
 VOLUMES_EVERY = 5
 """Of so many folders one is of the 3D bundle."""
@@ -262,7 +265,7 @@ def compare(found: dict[str, str], whole: dict[str, str], ended: bool) -> list[s
 
 
 def _is_growing(name: str) -> bool:
-    return name in GROWING or name.endswith(".tmp") or name.split("/")[0] == ".unpacked"
+    return name in GROWING or name.endswith(".tmp") or name.split("/")[0] == WORK_DIR
 
 
 def _hash(path: Path) -> str:
@@ -281,7 +284,7 @@ def _without_dates(path: Path) -> bytes:
             return f"cannot be read: {error}".encode()
     if path.name == "report.csv":
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return repr([{**row, "seconds": ""} for row in csv.DictReader(file)]).encode()
+            return repr([{**row, "seconds": "", "input_stat": ""} for row in csv.DictReader(file)]).encode()
     if path.suffix == ".html":
         return re.sub(rb'"seconds": ?[0-9.e+-]+', b'"seconds": 0', path.read_bytes())
     if path.name == "report.json":

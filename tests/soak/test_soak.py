@@ -14,7 +14,14 @@ from tests.soak.fuzz import NOT_THE_FILES, Tally, check_row
 from tests.soak.kills import DATES, compare
 from tests.soak.seeds import find_seeds, make_image
 
-WHOLE = {"a_mask.png": "1", "b_mask.png": "2", "sub": "folder", "report.csv": "3", "run.json": "4", ".lock": "5"}
+WHOLE = {
+    "a_mask.png": "1",
+    "b_mask.png": "2",
+    "sub": "folder",
+    "report.csv": "3",
+    "run.json": "4",
+    ".mobileutr/lock": "5",
+}
 
 
 def test_hostile_files_break_no_promise(python, tmp_path):
@@ -45,7 +52,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(python, tmp_path):
         ({"a_mask.png": None}, False, []),
         ({"a_mask.png": None}, True, ["a_mask.png is missing"]),
         ({"a_mask.png": "9"}, False, ["a_mask.png is another"]),
-        ({"report.csv": "9", "a_mask.png.tmp": "9", ".unpacked/a.zip/b.png": "9"}, False, []),
+        ({"report.csv": "9", "a_mask.png.tmp": "9", ".mobileutr/unpacked/a.zip/b.png": "9"}, False, []),
         ({"report.csv": "9"}, True, ["report.csv is another"]),
         ({"a_mask.png.tmp": "9"}, True, ["a_mask.png.tmp should not be there"]),
         ({"c_mask.png": "9"}, False, ["c_mask.png should not be there"]),

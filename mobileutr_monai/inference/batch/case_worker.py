@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from monai.transforms.utils import reset_ops_id
 
 from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.outputs.writers import CaseWriter, LargestFrame
@@ -32,12 +33,14 @@ class Written(NamedTuple):
     """What was written of a case.
 
     Attributes:
-        output: the label map's file.
+        output: the label map's file, relative to the output folder.
+        files: ending of each staged file of the case -> SHA-256.
         shape: of the label map.
         detail: what the report says beside it.
     """
 
-    output: Path
+    output: str
+    files: dict[str, str]
     shape: tuple[int, ...]
     measurements: list[Measurement]
     detail: str
@@ -55,6 +58,11 @@ class CaseWorker:
     writer: CaseWriter
     labels: Mapping[int, str]
 
+    @property
+    def folder(self) -> OutputFolder:
+        """The output folder, in which results are staged."""
+        return OutputFolder(self.writer.folder)
+
     def read(self, case: InputCase) -> dict[str, Any] | CaseError:
         """Returns the preprocessed image of a case."""
         try:
@@ -71,8 +79,11 @@ class CaseWorker:
         except Exception as error:  # noqa: BLE001 - as above
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
 
-    def write(self, case: InputCase, label: np.ndarray) -> Written | CaseError:
-        """Writes and measures the label map of anything but a cine.
+    def write(self, case: InputCase, label: np.ndarray, pictures: bool = True) -> Written | CaseError:
+        """Stages and measures the label map of anything but a cine, then its pictures.
+
+        Args:
+            pictures: whether to draw those that are asked for.
 
         Shape:
             - label: (rows, columns) or (x, y, z).
@@ -81,32 +92,55 @@ class CaseWorker:
             OSError: the disk is full.
         """
         try:
-            output, spacing = self.writer.write(case, label)
+            writer = self._stage(case)
+            output, spacing = writer.write(case, label)
             outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
             measurements = measure_labels(label, self.labels, spacing, outside)
         except Exception as error:
             if is_full_disk(error):
                 raise
             return to_case_error(Reason.OUTPUT, error, case.paths[0])
-        return Written(output, label.shape, measurements, self.describe(case))
+        drawn = self._draw(case, lambda: writer.draw(case, label)) if pictures else ""
+        name = output.relative_to(writer.folder).as_posix()
+        detail = self.describe(case, drawn)
+        return Written(name, self.folder.list_staged(case.output), label.shape, measurements, detail)
 
-    def describe(self, case: InputCase) -> str:
-        """Returns what the report says of a case that was segmented: what was changed in reading, what is not drawn."""
-        return NOTE_SEPARATOR.join(filter(None, (*find_notes(case), self.writer.why_no_overlay(case))))
+    def describe(self, case: InputCase, drawn: str) -> str:
+        """Returns what the report says of a case that was segmented.
 
-    def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> CaseError | None:
-        """Draws what ``CaseWriter.draw_cine`` does, for which frames are decoded again.
+        Args:
+            drawn: why something is not drawn; before it comes what was changed in reading.
+        """
+        return NOTE_SEPARATOR.join(filter(None, (*find_notes(case), drawn)))
+
+    def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
+        """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""
+        return self._stage(case).write_cine(case, labels)
+
+    def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> str:
+        """Stages the pictures of a cine, for which frames are decoded again; returns what the report says of them.
 
         Raises:
             OSError: the disk is full.
         """
+        return self._draw(case, lambda: self._staged(case).draw_cine(case, masks, largest))
+
+    def _stage(self, case: InputCase) -> CaseWriter:
+        """Returns the writer of an empty folder for the case."""
+        return replace(self.writer, folder=self.folder.stage(case.output))
+
+    def _staged(self, case: InputCase) -> CaseWriter:
+        return replace(self.writer, folder=self.folder.find_staged(case.output))
+
+    def _draw(self, case: InputCase, draw: Callable[[], None]) -> str:
+        """Draws pictures; returns why there are none: whatever is wrong with them costs them alone."""
         try:
-            self.writer.draw_cine(case, masks, largest)
+            draw()
+            return self.writer.why_no_overlay(case)
         except Exception as error:
             if is_full_disk(error):
                 raise
-            return to_case_error(Reason.OUTPUT, error, case.paths[0])
-        return None
+            return f"no picture: {to_case_error(Reason.OUTPUT, error, case.paths[0]).detail}"
 
 
 def is_full_disk(error: BaseException) -> bool:

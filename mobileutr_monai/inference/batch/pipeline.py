@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.core.output_folder import format_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
@@ -26,12 +28,15 @@ from mobileutr_monai.inference.temporal import smooth_frames
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 
-__all__ = ["Pipeline", "failed_row", "identify_input"]
+__all__ = ["Pipeline", "failed_row", "hash_input", "stat_input"]
 
 logger = logging.getLogger(__name__)
 
 CASES_AHEAD = 2
 """How many images each worker may be ahead of the network, or behind it; of volumes it is one in all."""
+
+PICTURE_FAULTS = (Reason.CRASH, Reason.TIME, Reason.MEMORY)
+"""Reasons that a case may have for its pictures alone, which are drawn from the input, decoded again."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -48,6 +53,7 @@ class Pipeline:
         quality: gives results their confidence and flags.
         batch_size: images that go through the network together.
         temporal_sigma: frames over which the probabilities of a cine are averaged, see ``smooth_frames``.
+        versions: of the libraries, for the report.
     """
 
     def __init__(
@@ -58,15 +64,19 @@ class Pipeline:
         quality: QualityCheck,
         batch_size: int,
         temporal_sigma: float,
+        versions: str = "",
     ) -> None:
         self.segmenter, self.worker, self.pool, self.quality = segmenter, worker, pool, quality
         self.labels, self.batch_size, self.temporal_sigma = worker.labels, batch_size, temporal_sigma
+        self.versions = versions
 
-    def segment(self, cases: Sequence[InputCase], input_ids: Mapping[str, str], workers: int) -> Iterator[list[Row]]:
-        """Yields the rows of each case, in the order in which they end.
+    def segment(
+        self, cases: Sequence[InputCase], input_stats: Mapping[str, str], workers: int
+    ) -> Iterator[tuple[InputCase, list[Row]]]:
+        """Yields each case with its rows, in the order in which they end; its files are staged.
 
         Args:
-            input_ids: name of a case -> ``identify_input`` of it when the run began.
+            input_stats: name of a case -> ``stat_input`` of it when the run began.
 
         Raises:
             OSError: the disk is full.
@@ -80,18 +90,15 @@ class Pipeline:
         cines = (self._segment_cine(case) for case in cases if case.kind is CaseKind.CINE)
         for results in (ended, cines):
             for case, rows in results:
-                rows = self._held_against(input_ids[case.name], case, rows)
-                if rows[0].status != "ok":  # part of it may be there
-                    self.worker.writer.clear(case)
-                yield rows
+                yield case, self._compare_input(input_stats[case.name], case, rows)
 
-    def _held_against(self, input_id: str, case: InputCase, rows: list[Row]) -> list[Row]:
+    def _compare_input(self, input_stat: str, case: InputCase, rows: list[Row]) -> list[Row]:
         """Returns the rows, or that of a failure if the input is no longer what it was when the run began."""
-        if identify_input(case) != input_id:
+        if stat_input(case) != input_stat:
             detail = "it changed or vanished during the run; run again when nothing writes to it"
             rows = [failed_row(case, CaseError(Reason.CHANGED, detail), rows[0].seconds)]
         for row in rows:
-            row.input_id = input_id
+            row.input_stat, row.versions = input_stat, self.versions
         return rows
 
     def _call(self, method: str, case: InputCase, *arguments: object) -> Any:
@@ -146,6 +153,11 @@ class Pipeline:
             return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
         result.clear()  # logits and image of a volume are larger than what writing it takes
         written = self._call("write", case, label)
+        if isinstance(written, CaseError) and written.reason in PICTURE_FAULTS and self.worker.writer.draws:
+            # It may be the picture's fault, which must not cost the mask.
+            fault, written = written, self._call("write", case, label, False)
+            if isinstance(written, Written):
+                written = written._replace(detail=self.worker.describe(case, f"no picture: {fault}"))
         seconds += time.perf_counter() - started
         if isinstance(written, CaseError):
             return case, [failed_row(case, written, seconds)]
@@ -179,9 +191,10 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - as for images
                 raise to_case_error(Reason.NETWORK, error, case.paths[0]) from None
 
-        failure: CaseError | None
+        failure: CaseError | None = None
+        detail = ""
         try:
-            output, largest = self.worker.writer.write_cine(case, labels())
+            output, largest = self.worker.write_cine(case, labels())
         except Exception as error:
             if is_full_disk(error):
                 raise
@@ -189,14 +202,17 @@ class Pipeline:
                 raise
             failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
         else:
-            failure = self._call("draw_cine", case, output, largest)
+            drawn = self._call("draw_cine", case, output, largest)
+            detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
         if failure is not None:
             return case, [failed_row(case, failure, time.perf_counter() - started)]
         counted = {self.labels[index]: counts for index, counts in pixels.items()}
         outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
         measurements = measure_frames(counted, shape[0] * shape[1], outside)
         means = {index: float(np.mean(values)) for index, values in confidence.items()}
-        written = Written(output, shape, measurements, self.worker.describe(case))
+        name = output.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
+        files = self.worker.folder.list_staged(case.output)
+        written = Written(name, files, shape, measurements, self.worker.describe(case, detail))
         return case, self._rows(case, written, means, time.perf_counter() - started, pixels)
 
     def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:
@@ -213,9 +229,11 @@ class Pipeline:
         frame_pixels: Mapping[int, Sequence[int]] | None = None,
     ) -> list[Row]:
         rows = []
+        input_id = hash_input(case)
         for index, measurement in zip(self.labels, written.measurements, strict=True):
             row = _row(case, seconds)
-            row.output = written.output.relative_to(self.worker.writer.folder).as_posix()
+            row.output, row.files = written.output, format_files(written.files)
+            row.input_id = input_id
             row.shape = " x ".join(map(str, written.shape))
             for name, value in asdict(measurement).items():
                 setattr(row, name, value)
@@ -228,13 +246,26 @@ class Pipeline:
         return rows
 
 
-def identify_input(case: InputCase) -> str:
-    """Returns a short hash of the sizes and times of a case's files, which changes when they do; empty without them."""
+def stat_input(case: InputCase) -> str:
+    """Returns a short hash of sizes, times and places of a case's files; empty without them.
+
+    A file that is replaced by another of the same size and time has another inode or time of change.
+    """
     try:
-        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+        stats = [path.stat() for path in case.paths]
     except OSError:  # the reason comes when it is read
         return ""
+    facts = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def hash_input(case: InputCase) -> str:
+    """Returns a short hash of the content of a case's files, in their order; empty without them."""
+    try:
+        digests = [hash_file(path) for path in case.paths]
+    except OSError:
+        return ""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:

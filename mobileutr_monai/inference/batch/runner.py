@@ -10,8 +10,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +23,12 @@ from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
+from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.fork_server import start_fork_server
-from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, identify_input
+from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
@@ -35,8 +37,9 @@ from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
 from mobileutr_monai.inference.outputs.writers import FORMATS, CaseWriter
 from mobileutr_monai.inference.quality import QualityCheck
-from mobileutr_monai.inference.report.csv import ReportTable, check_report
+from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
+from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
@@ -45,7 +48,8 @@ __all__ = ["BatchRunner", "UsageError"]
 
 logger = logging.getLogger(__name__)
 
-LOCK_FILE, UNPACKING_DIR = ".lock", ".unpacked"
+LOCK_FILE, UNPACKING_DIR = "lock", "unpacked"
+VERSIONS = ("mobileutr-monai", "monai", "torch", "numpy", "pillow")
 BYTES_PER_GIB = 2**30
 
 
@@ -95,6 +99,7 @@ class BatchRunner:
         time_limit: seconds that reading or writing a case, or reading a frame of a cine, may take.
         memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
         dry_run: only say what would be done.
+        overwrite: replace the results of an earlier run with other weights or settings; without, it is an error.
     """
 
     def __init__(
@@ -120,18 +125,21 @@ class BatchRunner:
         time_limit: float = 600.0,
         memory_limit: float = 0.0,
         dry_run: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self._given_paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights}
         # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
         self.dataset_dir, self.output_dir = Path(dataset_dir).absolute(), Path(output_dir)
         self.segmenter, self.weights = segmenter, Path(weights)
         self.metadata, self.settings = metadata, dict(settings or {})
+        self.folder = OutputFolder(self.output_dir)
         self.config = Path(bundle_root) / "configs" / "inference.json"
         self.segment_labels = read_segment_labels(metadata)
         self.labels = {label.index: label.name for label in self.segment_labels}
         self.quality, self.temporal_sigma = quality or QualityCheck(), temporal_sigma
         self.engine, self.engine_parity = engine, dict(engine_parity or {})
         self.batch_size, self.workers, self.dry_run = batch_size, workers, dry_run
+        self.overwrite = overwrite
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
@@ -232,21 +240,41 @@ class BatchRunner:
             rejected = self._reject_all(found)
             self._check_found(found, rejected)
             identity = self._identify_run()
-            clear_pages(self.output_dir)
             counts = self._segment(found, rejected, identity)
             summary = self._summarise(counts, time.perf_counter() - started, identity)
             write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
             if self.report_page:
-                write_pages(self.output_dir, summary, self.labels.values())
+                self._write_pages(summary)
         return counts
+
+    def _write_pages(self, summary: Mapping[str, Any]) -> None:
+        """Makes the page of the report; what is wrong with it costs it alone."""
+        try:
+            write_pages(self.output_dir, summary, self.labels.values())
+        except Exception as error:
+            if is_full_disk(error):
+                raise
+            logger.warning("no report page: %s; report.csv has all results", str(error) or type(error).__name__)
 
     def _segment(
         self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any]
     ) -> dict[str, int]:
         wanted = [case for case in found.cases if rejected[case.name] is None]
-        input_ids = {case.name: identify_input(case) for case in wanted}
-        ledger = ReportTable(self.output_dir, identity, list(self.labels.values()))
-        done = ledger.open(input_ids)
+        input_stats = {case.name: stat_input(case) for case in wanted}
+        ledger = ReportTable(self.folder, identity, list(self.labels.values()))
+        if (changes := ledger.find_changes()) and not self.overwrite:
+            raise UsageError(
+                f"{self.output_dir} has the results of a run with other settings: {'; '.join(changes)}; choose another "
+                "output folder, or replace them with --overwrite"
+            )
+        clear_pages(self.output_dir)
+        if not self.report_page:
+            clear_thumbnails(self.output_dir)
+        self.folder.discard_all()
+        done = ledger.open(
+            {case.name: Wanted(case.output, input_stats[case.name], partial(hash_input, case)) for case in wanted},
+            [case.name for case in found.cases if rejected[case.name]] + [file.name for file in found.unused],
+        )
         if done:
             logger.warning("going on from an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
         for file in found.unused:
@@ -262,25 +290,41 @@ class BatchRunner:
                 ledger.append([failed_row(case, error)])
         todo = [case for case in wanted if case.name not in done]
         worker = self._make_worker(identity)
-        for case in todo:
-            worker.writer.clear(case)
-        left = {case.name: case for case in todo}
         try:
             with (
                 self._make_pool(worker) as pool,
                 tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress,
             ):
                 quality = self.quality.for_weights(identity["weights_sha256"])
-                pipeline = Pipeline(self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma)
-                for rows in pipeline.segment(todo, input_ids, self.workers):
-                    ledger.append(rows)
-                    del left[rows[0].case]
+                versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
+                pipeline = Pipeline(
+                    self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions
+                )
+                for case, rows in pipeline.segment(todo, input_stats, self.workers):
+                    self._publish(case, rows, ledger)
                     progress.update()
         finally:
-            for case in left.values():  # what was on its way when the run was stopped
-                worker.writer.clear(case)
-        names = [case.name for case in found.cases] + [file.name for file in found.unused]
-        return ledger.close(sorted(names))
+            self.folder.discard_all()  # what was on its way when the run was stopped
+        return ledger.close()
+
+    def _publish(self, case: InputCase, rows: Sequence[Row], ledger: ReportTable) -> None:
+        """Enters a case into the report, then gives its files their names, unless others have them."""
+        files = parse_files(rows[0].files)
+        if obstacle := self.folder.find_obstacle(case.output, files):
+            rows = [failed_row(case, CaseError(Reason.IN_THE_WAY, obstacle), rows[0].seconds)]
+            files = {}
+        ledger.append(rows)
+        if files:
+            self._publish_thumbnail(case)
+            self.folder.publish(case.output, files)
+        self.folder.discard(case.output)
+
+    def _publish_thumbnail(self, case: InputCase) -> None:
+        staged = thumbnail_path(self.folder.find_staged(case.output), case.output)
+        if staged.is_file():
+            target = thumbnail_path(self.output_dir, case.output)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(target)
 
     def _make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
         algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), identity["weights_sha256"])
@@ -314,7 +358,8 @@ class BatchRunner:
             raise UsageError(f"cannot make the output folder {self.output_dir}: {error.strerror}") from error
         if not os.access(self.output_dir, os.W_OK):
             raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
-        lock = FileLock(self.output_dir / LOCK_FILE)
+        self.folder.work.mkdir(exist_ok=True)
+        lock = FileLock(self.folder.work / LOCK_FILE)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -325,7 +370,7 @@ class BatchRunner:
             yield
         except UsageError:
             if made:
-                shutil.rmtree(self.output_dir)
+                self.folder.close()
             raise
         finally:
             lock.release()
@@ -333,7 +378,7 @@ class BatchRunner:
     @contextmanager
     def _unpacking_dir(self) -> Iterator[Path]:
         """Has a folder for what is in archives, empty also after a run that was killed."""
-        folder = self.output_dir / UNPACKING_DIR
+        folder = self.folder.work / UNPACKING_DIR
         shutil.rmtree(folder, ignore_errors=True)
         try:
             yield folder
@@ -403,7 +448,6 @@ class BatchRunner:
             "output_format": self.output_format,
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
-            "report_page": self.report_page,
             "temporal_sigma": self.temporal_sigma,
         }
         settings = json.loads(json.dumps(self.settings, default=str))
@@ -413,8 +457,8 @@ class BatchRunner:
             "bundle": f"{self.metadata['name']} {self.metadata['version']}",
             "settings": settings,
             "options": options,
-            "engine": {"name": self.engine, **{p: version(p) for p in ENGINES[self.engine].packages}},
-            "versions": {name: version(name) for name in ("mobileutr-monai", "monai", "torch", "numpy", "pillow")},
+            "engine": self.engine,
+            "versions": {name: version(name) for name in (*VERSIONS, *ENGINES[self.engine].packages)},
         }
 
     def _summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:

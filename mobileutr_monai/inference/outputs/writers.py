@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +11,6 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from mobileutr_monai.core.atomic import temporary_path
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
@@ -34,7 +32,7 @@ from mobileutr_monai.readers.nifti_file import load_nifti, named, read_nifti_hea
 from mobileutr_monai.readers.nifti_geometry import read_geometry, read_pixel_mm, to_nifti_header
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
 
-__all__ = ["FORMATS", "OVERLAY_ENDINGS", "CaseWriter", "strip_ending"]
+__all__ = ["FORMATS", "OVERLAY_ENDINGS", "CaseWriter"]
 
 Box = tuple[int, int, int, int]
 
@@ -42,9 +40,8 @@ FORMATS = ("auto", "plain")
 """``auto``: DICOM stills and series become DICOM SEG. ``plain``: they become PNG and NIfTI, as other inputs do."""
 
 
-OUTPUT_ENDINGS = ("_mask.png", "_mask.nii.gz", "_seg.dcm")
 OVERLAY_ENDINGS = ("_overlay.png", "_overlay.dcm")
-"""What the names of all results end in."""
+"""What the names of overlays end in."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +66,10 @@ class CaseWriter:
     whole_overlays: bool
     thumbnails: bool = False
 
-    def clear(self, case: InputCase) -> None:
-        """Removes what there is of a case, also what was being written when a run was killed."""
-        results = [_named(self.folder / case.output, ending) for ending in OUTPUT_ENDINGS + OVERLAY_ENDINGS]
-        for result in (*results, thumbnail_path(self.folder, case.output)):
-            _remove(result)
-            _remove(temporary_path(result))
+    @property
+    def draws(self) -> bool:
+        """Whether pictures are asked for."""
+        return self.overlays or self.thumbnails
 
     def why_no_overlay(self, case: InputCase) -> str:
         """Returns why a case gets no overlay or thumbnail although they are asked for; empty if it gets them."""
@@ -94,12 +89,6 @@ class CaseWriter:
         """
         base = self.folder / case.output
         base.parent.mkdir(parents=True, exist_ok=True)
-        if (self.overlays or self.thumbnails) and self._may_be_shown(case):
-            views, tissue = _view(case, label), self._find_tissue(case)
-            if self.overlays:
-                save_picture(_black_out(draw_views(views), tissue), _named(base, "_overlay.png"))
-            if self.thumbnails:
-                self._save_thumbnail(case, views, tissue)
         if case.dicom is not None and self.output_format == "auto" and _can_be_referred_to(case):
             output = _named(base, "_seg.dcm")
             write_segmentation(case.dicom, label, self.labels, self.algorithm, output)
@@ -110,6 +99,20 @@ class CaseWriter:
             output = _named(base, "_mask.png")
             save_label_image(label, output)
         return output, _read_mm(case, label.ndim)
+
+    def draw(self, case: InputCase, label: np.ndarray) -> None:
+        """Writes the pictures of anything but a cine, if asked: its overlay and its thumbnail.
+
+        Shape:
+            - label: as for ``write``.
+        """
+        if (self.overlays or self.thumbnails) and self._may_be_shown(case):
+            views, tissue = _view(case, label), self._find_tissue(case)
+            if self.overlays:
+                overlay = _named(self.folder / case.output, "_overlay.png")
+                save_picture(_black_out(draw_views(views), tissue), overlay)
+            if self.thumbnails:
+                self._save_thumbnail(case, views, tissue)
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
         """Writes the label maps of a cine's frames as a NIfTI stack; returns it, and the frame with most of labels.
@@ -233,19 +236,6 @@ def _can_be_referred_to(case: InputCase) -> bool:
     return case.dicom is not None and all(
         (*case.dicom.sop_uids, case.dicom.sop_class_uid, case.dicom.study_uid, case.dicom.series_uid)
     )
-
-
-def strip_ending(output: str) -> str:
-    """Returns what the names of all results of a case begin with, ``InputCase.output``, from that of its label map."""
-    return next((output.removesuffix(ending) for ending in OUTPUT_ENDINGS if output.endswith(ending)), output)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # no file can have such a name
-            raise
 
 
 def _named(base: Path, ending: str) -> Path:

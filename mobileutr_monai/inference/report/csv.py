@@ -1,4 +1,4 @@
-"""``report.csv`` as it grows: a row a label of a case, kept over a stop, in order at the end."""
+"""``report.csv`` as it grows: one row per label per case, kept over a stop, in order at the end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from mobileutr_monai.core.atomic import write_atomic, write_text
 from mobileutr_monai.core.folders import has_other_report
-from mobileutr_monai.inference.measure import Row
+from mobileutr_monai.core.output_folder import OutputFolder, find_foreign, parse_files
+from mobileutr_monai.core.text import guard_cell, pluralize, unguard_cell
+from mobileutr_monai.inference.measure import FLAG_SEPARATOR, Row
 
-__all__ = ["ReportTable", "check_report", "read_cases"]
+__all__ = ["GONE", "ReportTable", "Wanted", "check_report", "read_cases", "strip_ending"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +26,37 @@ COLUMNS = [field.name for field in fields(Row)]
 
 REPORT, IDENTITY = "report.csv", "run.json"
 
+GONE = "input is gone"
+"""Flag of a result whose input was not in the folder when the last run began."""
+
 LONGEST_TEXT = 500
 """Characters of what a file says of itself, which may be anything; a field of csv has at most 131072."""
 
 _FROM_FILES = ("detail", "study_uid", "series_uid")
+# Of these a run with other values gives the same results: it says so in its own rows.
+_NOT_OF_IDENTITY = ("versions",)
+# What an identity has; a file of that name without it is of another program.
+_OF_IDENTITY = ("weights_sha256", "config_sha256", "settings", "options")
 
 FILE_NAME_ERRORS = "surrogateescape"
 """File names need not be UTF-8: the report has their bytes as they are."""
+
+Rows = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A case of this run.
+
+    Attributes:
+        stem: where its results go, ``InputCase.output``.
+        stat: of its files, see ``stat_input``.
+        hash_content: returns the hash of its files' content.
+    """
+
+    stem: str
+    stat: str
+    hash_content: Callable[[], str]
 
 
 class _Place(NamedTuple):
@@ -41,67 +68,115 @@ class _Place(NamedTuple):
 
 
 class ReportTable:
-    """The rows of a run in ``report.csv`` of its output folder.
+    """The rows of a run in ``report.csv`` of its output folder, and what they say about its files.
 
-    While the run is on, rows are appended as cases end, so that a killed run loses at most the cases it was at;
-    ``run.json`` says with which weights and options it was begun. When it has ended, the rows are put in the order of
-    the cases.
+    While the run is on, rows are appended as cases end, before their files get their names, so that a killed run loses
+    at most the cases it was at, and every result is listed; ``run.json`` says with which weights and options it was
+    begun. When it has ended, the rows are put in the order of the cases.
 
     Args:
         folder: the output folder.
-        identity: weights, options and versions; rows of a run with another identity are not taken over.
-        labels: names of the labels; a case that went well has a row of each.
+        identity: weights, config, settings and options, which decide the results, and versions, which are noted.
+        labels: names of the labels; a case that went well has one row for each.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], labels: Sequence[str]) -> None:
-        self.path, self.identity_path = folder / REPORT, folder / IDENTITY
+    def __init__(self, folder: OutputFolder, identity: dict[str, Any], labels: Sequence[str]) -> None:
+        self.folder = folder
+        self.path, self.identity_path = folder.path / REPORT, folder.path / IDENTITY
         self.identity, self.labels = identity, list(labels)
         self._places: dict[str, _Place] = {}
 
-    def open(self, input_ids: dict[str, str]) -> set[str]:
-        """Begins or goes on; returns the names of cases that need not be done again.
+    def find_changes(self) -> list[str]:
+        """Returns in what an earlier run here differs from this one; nothing if there was none."""
+        earlier = _read_identity(self.identity_path)
+        if earlier is None:
+            return []
+        keys = [key for key in {*earlier, *self.identity} if key not in _NOT_OF_IDENTITY]
+        changes = []
+        for key in sorted(keys):
+            old, new = earlier.get(key), self.identity.get(key)
+            if old != new and isinstance(old, dict) and isinstance(new, dict):
+                names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+                changes += [f"{name} ({old.get(name)}, now {new.get(name)})" for name in names]
+            elif old != new:
+                changes.append(key.removesuffix("_sha256"))
+        return changes
 
-        Those are the cases that went well in a run of the same identity, whose input is unchanged and whose output is
-        there.
+    def open(self, wanted: Mapping[str, Wanted], others: Iterable[str] = ()) -> set[str]:
+        """Begins or resumes; returns the names of cases that need not be done again.
+
+        Those are the cases that went well in a run of the same identity, whose input has the same content and whose
+        results are there as they were written. Results of inputs that are gone stay, and get a flag. All other results
+        of the earlier run are removed, unless somebody has changed them.
 
         Args:
-            input_ids: name of a case -> what changes when its files do.
+            wanted: name of a case -> what it is now.
+            others: names of inputs of this run that are not to be segmented.
         """
-        kept: Iterable[list[dict[str, str]]] = []
-        earlier = self._read_identity()
-        if earlier == self.identity:
-            kept = (
-                rows
-                for rows in read_cases(self.path)
-                if [row["label"] for row in rows] == self.labels
-                and all(self._is_whole(row, input_ids.get(row["case"])) for row in rows)
-            )
-        elif earlier is not None:
-            changed = sorted(k for k in {*earlier, *self.identity} if earlier.get(k) != self.identity.get(k))
+        same = not self.find_changes()
+        known = {*wanted, *others}
+        stems = {case.stem for case in wanted.values()}
+        removed: list[str] = []
+        changed: list[str] = []
+
+        def keep() -> Iterator[Rows]:
+            for rows in read_cases(self.path):
+                name, stem = rows[0]["case"], strip_ending(rows[0])
+                if not stem:
+                    continue
+                whole = (
+                    same
+                    and [row["label"] for row in rows] == self.labels
+                    and all(row["status"] == "ok" for row in rows)
+                    and self.folder.is_whole(stem, parse_files(rows[0]["files"]), rows[0]["output"].removeprefix(stem))
+                )
+                if whole and name in wanted and _is_same(rows, wanted[name], stem):
+                    yield _flag(rows, gone=False)
+                elif whole and name not in known and stem not in stems:
+                    yield _flag(rows, gone=True)
+                else:
+                    removed.append(name)
+                    changed.extend(self.folder.remove(stem, parse_files(rows[0]["files"])))
+
+        # At any time the folder says that it is a run's; it says of which one after other results are gone.
+        begun = _read_identity(self.identity_path) is not None
+        if not begun:
+            self._write_identity()
+        write_atomic(self.path, lambda file: self._begin(file, keep()))
+        if begun:
+            self._write_identity()
+        if removed:
+            logger.warning("%s of an earlier run are removed, to be made again", pluralize(len(removed), "result"))
+        if changed:
             logger.warning(
-                "an earlier run here had other %s: its results are removed, all cases are done again",
-                ", ".join(changed),
+                "%s changed since it was written and is kept; such files: %d", sorted(changed)[0], len(changed)
             )
-        write_atomic(self.path, lambda file: self._begin(file, kept))
-        write_text(self.identity_path, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
-        return set(self._places)
+        gone = len(self._places.keys() - wanted.keys())
+        if gone:
+            logger.warning("%s of inputs that are gone are kept, with the flag %r", pluralize(gone, "result"), GONE)
+        return self._places.keys() & wanted.keys()
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Adds the rows of a case."""
+        """Adds the rows of a case, and forces them to the disk: files get their names behind them."""
         texts = [{key: "" if value is None else str(value) for key, value in asdict(row).items()} for row in rows]
         for text in texts:
             text.update({key: _shorten(text[key]) for key in _FROM_FILES})
         with self.path.open("ab") as file:
             self._write_case(file, texts)
+            file.flush()
+            os.fsync(file.fileno())
 
-    def close(self, order: Iterable[str]) -> dict[str, int]:
-        """Puts the rows in the order of the cases; returns how many cases have each status."""
-        names = [name for name in order if name in self._places]
+    def close(self) -> dict[str, int]:
+        """Puts the rows in the order of the cases' names; returns how many cases have each status."""
+        names = sorted(self._places)
         write_atomic(self.path, lambda file: self._copy(names, file))
         statuses = [self._places[name].status for name in names]
         return {status: statuses.count(status) for status in ("ok", "failed", "skipped")}
 
-    def _begin(self, file: IO[bytes], cases: Iterable[list[dict[str, str]]]) -> None:
+    def _write_identity(self) -> None:
+        write_text(self.identity_path, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
+
+    def _begin(self, file: IO[bytes], cases: Iterable[Rows]) -> None:
         file.write(_to_bytes([dict(zip(COLUMNS, COLUMNS, strict=True))]))
         for rows in cases:
             if rows[0]["case"] not in self._places:
@@ -121,29 +196,26 @@ class ReportTable:
                 source.seek(place.start)
                 target.write(source.read(place.end - place.start))
 
-    def _is_whole(self, row: dict[str, str], input_id: str | None) -> bool:
-        output = self.path.parent / row["output"]
-        return row["status"] == "ok" and row["input_id"] == input_id and bool(row["output"]) and output.is_file()
-
-    def _read_identity(self) -> dict[str, Any] | None:
-        try:
-            identity: dict[str, Any] = json.loads(self.identity_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return identity
-
 
 def check_report(folder: Path) -> None:
-    """Checks that a folder has no ``report.csv`` but one of a run; the first file of a run that was killed is one, too.
+    """Checks that a folder is empty or holds a run of this program, so that nothing of somebody else is touched.
 
     Raises:
-        ValueError: it has another.
+        ValueError: it holds anything else.
     """
-    if not (folder / IDENTITY).is_file() and has_other_report(folder / REPORT, COLUMNS):
-        raise ValueError(f"{folder / REPORT} is not of a run with a bundle; choose another output folder")
+    is_run = _read_identity(folder / IDENTITY) is not None
+    if is_run and not has_other_report(folder / REPORT, COLUMNS):
+        return
+    foreign = find_foreign(folder)
+    if is_run:
+        raise ValueError(f"{folder / REPORT} is not of this version of mobileutr; choose another output folder")
+    if foreign:
+        raise ValueError(
+            f"output folder {folder} holds other files ({foreign}) and no run of mobileutr; choose an empty folder"
+        )
 
 
-def read_cases(path: Path) -> Iterator[list[dict[str, str]]]:
+def read_cases(path: Path) -> Iterator[Rows]:
     """Yields the rows of each case in a ``report.csv``, without what was being written when the run was killed."""
     try:
         file = path.open(encoding="utf-8", errors=FILE_NAME_ERRORS, newline="")
@@ -151,11 +223,12 @@ def read_cases(path: Path) -> Iterator[list[dict[str, str]]]:
         return
     with file:
         whole = (line for line in file if line.endswith("\n"))
-        rows: list[dict[str, str]] = []
+        rows: Rows = []
         try:
             for row in csv.DictReader(whole):
                 if set(row) != set(COLUMNS) or None in row.values():
                     continue
+                row = {key: unguard_cell(value) for key, value in row.items()}
                 if rows and row["case"] != rows[0]["case"]:
                     yield rows
                     rows = []
@@ -166,11 +239,49 @@ def read_cases(path: Path) -> Iterator[list[dict[str, str]]]:
             yield rows
 
 
+def strip_ending(row: Mapping[str, str]) -> str:
+    """Returns what the names of all results of a case begin with, ``InputCase.output``; empty for a case without."""
+    output = PurePosixPath(row["output"])
+    if output.is_absolute() or ".." in output.parts:  # a report that somebody has changed
+        return ""
+    endings = sorted(parse_files(row["files"]), key=len, reverse=True)
+    return next((row["output"].removesuffix(ending) for ending in endings if row["output"].endswith(ending)), "")
+
+
+def _is_same(rows: Rows, case: Wanted, stem: str) -> bool:
+    """Whether the rows are of the case as it is now; sizes and times that differ are noted if the content does not."""
+    if stem != case.stem or not case.stat:
+        return False
+    if rows[0]["input_stat"] != case.stat:
+        if rows[0]["input_id"] != case.hash_content():
+            return False
+        for row in rows:
+            row["input_stat"] = case.stat
+    return True
+
+
+def _flag(rows: Rows, gone: bool) -> Rows:
+    for row in rows:
+        flags = [flag for flag in row["flag"].split(FLAG_SEPARATOR) if flag and flag != GONE]
+        row["flag"] = FLAG_SEPARATOR.join([*flags, *([GONE] if gone else [])])
+    return rows
+
+
+def _read_identity(path: Path) -> dict[str, Any] | None:
+    """Returns what a run said it was, None where there is none, or a file of another program."""
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_ours = isinstance(identity, dict) and all(key in identity for key in _OF_IDENTITY)
+    return identity if is_ours else None
+
+
 def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
 def _to_bytes(rows: Sequence[dict[str, str]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.DictWriter(text, COLUMNS).writerows(rows)
+    csv.DictWriter(text, COLUMNS).writerows({key: guard_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue().encode(errors=FILE_NAME_ERRORS)

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.text import NOTICE
 from mobileutr_monai.inference.outputs.overlay import COLOURS
-from mobileutr_monai.inference.outputs.writers import OVERLAY_ENDINGS, strip_ending
-from mobileutr_monai.inference.report.csv import FILE_NAME_ERRORS, read_cases
+from mobileutr_monai.inference.outputs.writers import OVERLAY_ENDINGS
+from mobileutr_monai.inference.report.csv import FILE_NAME_ERRORS, read_cases, strip_ending
 from mobileutr_monai.inference.report.page import describe_case, render_page
 from mobileutr_monai.inference.report.thumbnails import read_thumbnail, thumbnail_path
 
@@ -136,8 +136,8 @@ def _describe(folder: Path, case: _Placed, page: int) -> dict[str, Any]:
     if case.page != page:
         more["page"] = case.page
     elif output:
-        more["thumbnails"] = read_thumbnail(thumbnail_path(folder, strip_ending(output)))
-    overlays = (strip_ending(output) + ending for ending in OVERLAY_ENDINGS)
+        more["thumbnails"] = read_thumbnail(thumbnail_path(folder, strip_ending(case.rows[0])))
+    overlays = (strip_ending(case.rows[0]) + ending for ending in OVERLAY_ENDINGS)
     overlay = next((name for name in overlays if output and (folder / name).is_file()), "")
     results = {"result": output, "overlay": overlay}
     more["links"] = {name: _to_address(path) for name, path in results.items() if path}

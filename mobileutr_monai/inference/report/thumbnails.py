@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.output_folder import WORK_DIR
 from mobileutr_monai.inference.outputs.overlay import View, draw_contour_layer
 from mobileutr_monai.readers.pillow_io import to_mode
 
-__all__ = ["make_thumbnail", "read_thumbnail", "save_thumbnail", "thumbnail_path"]
+__all__ = ["clear_thumbnails", "make_thumbnail", "read_thumbnail", "save_thumbnail", "thumbnail_path"]
 
-FOLDER = ".thumbnails"
+FOLDER = f"{WORK_DIR}/thumbnails"
 """Hidden, so that they are not taken for results, nor for inputs of another run."""
 
 LONGEST_SIDE = 384
@@ -40,6 +42,11 @@ def thumbnail_path(folder: Path, output: str) -> Path:
         output: where the case's results go, as in ``InputCase.output``.
     """
     return folder / FOLDER / f"{output}.json"
+
+
+def clear_thumbnails(folder: Path) -> None:
+    """Removes the thumbnails of an output folder."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def make_thumbnail(view: View) -> Thumbnail:

@@ -131,12 +131,12 @@ def test_a_cine_whose_label_is_lost_in_between_is_flagged(make_runner, breast, t
 def test_a_second_run_into_the_same_folder_is_refused_and_a_dead_one_is_not_in_the_way(
     make_runner, folder, tmp_path, capsys
 ):
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(SystemExit) as stop:
+    (tmp_path / "out" / ".mobileutr").mkdir(parents=True)
+    with FileLock(tmp_path / "out" / ".mobileutr" / "lock"), pytest.raises(SystemExit) as stop:
         make_runner().run()
     assert stop.value.code == 2
     assert "another run is writing to" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [".mobileutr", "lock"]
     make_runner().run()  # the lock's file is still there, its owner is not
     assert len(read_rows(tmp_path / "out")) == 3
 
@@ -151,7 +151,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(make_runner, fol
     assert "is full; make room; the same command goes on" in capsys.readouterr().err
     assert not list(out.rglob("*.tmp"))
     filler.unlink()
-    make_runner(output_dir=str(out), overlays=False).run()
+    make_runner(output_dir=str(out), overlays=False, overwrite=True).run()
     make_runner(overlays=False).run()
     masks = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*_mask.png")}
     assert len(masks) == 3

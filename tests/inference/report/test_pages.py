@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.report.csv import ReportTable
 from mobileutr_monai.inference.report.pages import clear_pages, write_pages
 from mobileutr_monai.inference.report.thumbnails import thumbnail_path
 
+FILES = "_mask.png:0"
 PROVENANCE = {"bundle": "b 1.0", "notice": "Research only.", "cases": {}, "weights_sha256": "abcd"}
 THUMBNAIL = {"name": "", "width": 4, "height": 3, "picture": "data:image/jpeg;base64,", "contours": "data:,"}
 
 
 def make_report(folder: Path, cases: int, flagged: set[int] = frozenset(), failed: set[int] = frozenset()) -> None:
     """Writes what a run leaves: ``report.csv`` and the thumbnails."""
-    ledger = ReportTable(folder, {}, ["lesion"])
+    ledger = ReportTable(OutputFolder(folder), {}, ["lesion"])
     ledger.open({})
-    names = []
     for number in range(1, cases + 1):
         row = Row(case=f"{number:05}.png", kind="image", label="lesion", pixels=3, output=f"{number:05}_mask.png")
         if number in flagged:
@@ -31,11 +32,11 @@ def make_report(folder: Path, cases: int, flagged: set[int] = frozenset(), faile
         if number in failed:
             row = Row(case=row.case, kind="image", status="failed", reason="took too long")
         else:
-            (folder / ".thumbnails").mkdir(exist_ok=True)
+            row.files = "_mask.png:0"
+            thumbnail_path(folder, "x").parent.mkdir(parents=True, exist_ok=True)
             write_text(thumbnail_path(folder, f"{number:05}"), json.dumps([THUMBNAIL]))
         ledger.append([row])
-        names.append(row.case)
-    ledger.close(names)
+    ledger.close()
 
 
 def read_page(path: Path) -> tuple[dict, list[dict]]:
@@ -88,9 +89,9 @@ def test_pages_of_an_earlier_run_are_gone(tmp_path):
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a#b?c", "javascript:alert(1)", "sub/<b>"])
 def test_links_lead_to_the_result_whatever_its_name(tmp_path, name):
-    ledger = ReportTable(tmp_path, {}, ["lesion"])
+    ledger = ReportTable(OutputFolder(tmp_path), {}, ["lesion"])
     ledger.open({})
-    ledger.append([Row(case=name, kind="image", label="lesion", pixels=3, output=f"{name}_mask.png")])
+    ledger.append([Row(case=name, kind="image", label="lesion", pixels=3, output=f"{name}_mask.png", files=FILES)])
     (tmp_path / f"{name}_overlay.png").parent.mkdir(exist_ok=True)
     (tmp_path / f"{name}_overlay.png").touch()
     write_pages(tmp_path, PROVENANCE, ["lesion"])
