@@ -218,13 +218,12 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, f
     out = tmp_path / "out"
     lines = (out / "report.csv").read_text().splitlines(keepends=True)
     (out / "report.csv").write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the second case
-    (out / "a_mask.png").unlink()
-    (out / "report.html").unlink()
+    for path in (*out.glob("a_*.png"), *out.glob("sub/c_*.png"), out / "report.html"):
+        path.unlink()
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
     make_runner().run()
     assert "1 of 3 cases done" in caplog.text
     assert out.joinpath("B_mask.png").stat().st_mtime_ns == times[out / "B_mask.png"]
-    assert out.joinpath("sub/c_mask.png").stat().st_mtime_ns > times[out / "sub" / "c_mask.png"]
     for path in (tmp_path / "whole").rglob("*.png"):
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
     assert (out / "report.html").read_text().count('class="case">') == 4
