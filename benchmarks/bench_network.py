@@ -138,7 +138,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     engines = arguments.engines
     if engines is None:
-        engines = [name for name, engine in ENGINES.items() if engine.measured and device.type in engine.devices]
+        engines = [name for name, engine in ENGINES.items() if device.type in engine.devices]
     names = [
         PLAIN,
         "MONAI UNet",

@@ -66,7 +66,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--engine",
         choices=ENGINES,
         metavar="NAME",
-        help="what computes: torch (default), torch-folded, torch-compiled, torch-bf16, torch-fp16 (GPU), onnxruntime, "
+        help="what computes: torch (default), torch-folded, torch-bf16, torch-fp16 (GPU), onnxruntime, "
         "openvino, openvino-bf16; auto: the fastest on this machine, of those that give the masks of torch",
     )
     predict.add_argument("--batch-size", type=_positive, help="images that go through the network together")

@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)
-    usual = [name for name in names if device.type in ENGINES[name].devices and ENGINES[name].measured]
+    usual = [name for name in names if device.type in ENGINES[name].devices]
     compared = arguments.engines or usual
     for name in compared:
         require(ENGINES[name].packages, ENGINES[name].extra, f"engine {name}")

@@ -21,7 +21,7 @@ METADATA = "configs/metadata.json"
 # Of a bundle: what describes it, runs it and shows that it runs. Not what training and evaluation have left.
 PARTS = ("LICENSE", "configs", "docs", "models/model.pt", "sample_data")
 # MONAI Label has an app of its own for bundles.
-LEFT_OUT = ("label",)
+LEFT_OUT = ("monai_label",)
 # The oldest date that a zip can have.
 DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -10,7 +10,6 @@ ENGINES = (
     "auto",
     "torch",
     "torch-folded",
-    "torch-compiled",
     "torch-bf16",
     "torch-fp16",
     "onnxruntime",

@@ -28,9 +28,6 @@ __all__ = [
     "told_as_classes",
 ]
 
-CLASS_RULES = ("none", "folder", "prefix")
-"""What the class of an image may be read from, beside a CSV file."""
-
 MOST_CLASSES, FEWEST_NUMBERED = 10, 4
 """Folders above which, and numbered folders from which, they are taken for groups."""
 

@@ -51,6 +51,7 @@ class FiniteGradients:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         finite = nn.utils.get_total_norm(gradients).isfinite()
         optimizer = engine.optimizer  # type: ignore[attr-defined]  # of MONAI's trainers
+        # How torch's own GradScaler tells fused optimisers; one without the attribute is stepped over as any other.
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = (~finite).float()
             self._infinite.append(optimizer.found_inf)

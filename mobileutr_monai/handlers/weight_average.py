@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["WeightAverage"]
 
@@ -16,6 +17,10 @@ class WeightAverage:
     norm's statistics are averaged too (averaged weights with the latest statistics gave empty masks early in training);
     the warm-up depends on the iteration alone, so it does not start again when training is resumed; the first copy is
     taken when training starts, after whatever loads weights (MONAI Label adds a ``CheckpointLoader``).
+
+    torch's ``AveragedModel(use_buffers=True)`` averages the statistics too, but copies the network when it is made,
+    before weights are loaded, and counts its own steps, so that a resumed training would copy again; its update is used
+    here.
 
     Place it behind such handlers.
 
@@ -50,6 +55,7 @@ class WeightAverage:
     @torch.no_grad()
     def _update(self, engine: Engine) -> None:
         share = max(self.momentum, 9 / (9 + engine.state.iteration))
-        torch._foreach_lerp_(*self._values, share)
-        for average, newest in self._counters:
-            average.copy_(newest)
+        average, newest = self._values
+        get_ema_multi_avg_fn(1 - share)(average, newest, None)
+        for counter, value in self._counters:
+            counter.copy_(value)

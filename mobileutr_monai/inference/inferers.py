@@ -15,7 +15,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether it has instructions for bfloat16; a CPU without them emulates it, several times slower than float32."""
-    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type != "cpu":
+        return True
+    # torch has no public way to ask; without this one nothing is slow, float32 is used.
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is not None and bool(ask())
 
 
 def choose_precision(device: torch.device | str) -> str:

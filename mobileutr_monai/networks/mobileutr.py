@@ -71,6 +71,9 @@ class MobileUtr(nn.Module):
         - input: (B, in_channels, H, W) or (B, in_channels, D, H, W), every side a multiple of 16.
         - output: (B, out_channels, ...) of the input's size: logits, no activation.
 
+    Attributes:
+        architecture: the arguments that decide what the weights compute, as text.
+
     Raises:
         ValueError: an argument, the input's rank, channel count or size is not one of the above.
 
@@ -100,6 +103,8 @@ class MobileUtr(nn.Module):
         self.spatial_dims, self.in_channels = spatial_dims, in_channels
         if norm is None:
             norm = "batch" if spatial_dims == 2 else "instance"
+        # What a state dict does not tell: two networks with these and the weights alike give the same logits.
+        self.architecture = f"MobileUtr({spatial_dims}, {in_channels}, {out_channels}, {sizes}, norm={norm!r})"
         d, heads = spatial_dims, sizes.num_heads
         c1, c2, c3, c4 = sizes.channels
 

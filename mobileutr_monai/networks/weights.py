@@ -98,10 +98,12 @@ class NetworkShape(NamedTuple):
 
 
 def recognise_network(state: Mapping[str, torch.Tensor]) -> NetworkShape:
-    """Returns the network that a state dict, under our keys, is of, by the shapes of its stem and its head.
+    """Returns the network that a state dict, under our keys, is of; the shapes of all its entries are compared.
+
+    The number of attention heads has no entry; it is taken to be the variant's.
 
     Raises:
-        ValueError: stem or head are missing or of another rank, or their width is that of no variant.
+        ValueError: entries are missing, unknown or of a shape that no variant has.
     """
     missing = [key for key in ("stem.conv.weight", "head.weight") if key not in state]
     if missing:
@@ -115,7 +117,18 @@ def recognise_network(state: Mapping[str, torch.Tensor]) -> NetworkShape:
     widths = {sizes.channels[0]: name for name, sizes in VARIANTS.items()}
     if stem.shape[0] not in widths:
         raise ValueError(f"stem.conv.weight gives {stem.shape[0]} channels, no variant does: {widths}")
-    return NetworkShape(stem.ndim - 2, stem.shape[1], head.shape[0], widths[stem.shape[0]])
+    shape = NetworkShape(stem.ndim - 2, stem.shape[1], head.shape[0], widths[stem.shape[0]])
+    with torch.device("meta"):
+        expected = MobileUtr(*shape).state_dict()
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unknown": [key for key in state if key not in expected],
+        "of another shape": [k for k, v in expected.items() if k in state and state[k].shape != v.shape],
+    }
+    named = [f"entries {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys]
+    if named:
+        raise ValueError(f"recognised as {shape}, but {'; '.join(named)}")
+    return shape
 
 
 def convert_official_state_dict(checkpoint: Mapping) -> dict[str, torch.Tensor]:
@@ -172,18 +185,9 @@ def read_official_checkpoint(path: Path) -> tuple[MobileUtr, NetworkShape]:
     try:
         state = convert_official_state_dict(checkpoint)
         shape = recognise_network(state)
-        network = MobileUtr(*shape)
-        expected = network.state_dict()
-        problems = {
-            "missing": [key for key in expected if key not in state],
-            "unknown": [key for key in state if key not in expected],
-            "of another shape": [k for k, v in expected.items() if k in state and state[k].shape != v.shape],
-        }
-        named = [f"entries {kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys]
-        if named:
-            raise ValueError(f"recognised as {shape}, but {'; '.join(named)}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    network = MobileUtr(*shape)
     network.load_state_dict(state)
     return network, shape
 

@@ -107,10 +107,24 @@ def _to(values: Any, image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(image.device, non_blocking=True)
 
 
+def _drawn(transform: Any, name: str) -> Any:
+    """Returns what a transform of MONAI has drawn; MONAI has no public way to read it, so its version is bounded."""
+    if not hasattr(transform, name):
+        raise RuntimeError(
+            f"this MONAI's {type(transform).__name__} has no {name}; install MONAI as setup.cfg bounds it"
+        )
+    return getattr(transform, name)
+
+
+def _drew(transform: Any) -> bool:
+    """Whether the last draw of a transform is to change the image."""
+    return bool(_drawn(transform, "_do_transform"))
+
+
 def _draw_flip(transform: RandFlipd, _size: tuple[int, ...]) -> np.ndarray:
     transform.randomize(None)
     matrix = np.eye(3)
-    if transform._do_transform:
+    if _drew(transform):
         axes = transform.flipper.spatial_axis
         for axis in range(2) if axes is None else np.atleast_1d(axes):
             matrix[axis, axis] = -1
@@ -119,17 +133,17 @@ def _draw_flip(transform: RandFlipd, _size: tuple[int, ...]) -> np.ndarray:
 
 def _draw_quarter_turns(transform: RandRotate90d, size: tuple[int, ...]) -> np.ndarray:
     transform.randomize()
-    if not transform._do_transform:
+    if not _drew(transform):
         return np.eye(3)
     if size[0] != size[1] or tuple(transform.spatial_axes) != (0, 1):
         raise ValueError(f"quarter turns of a batch are about axes (0, 1) of equal sides, got {size}; set image_size")
     turn = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    return np.linalg.matrix_power(turn, transform._rand_k)
+    return np.linalg.matrix_power(turn, _drawn(transform, "_rand_k"))
 
 
 def _draw_affine(transform: RandAffined, _size: tuple[int, ...]) -> np.ndarray:
     transform.randomize(None)
-    if not transform._do_transform:
+    if not _drew(transform):
         return np.eye(3)
     drawn = transform.rand_affine.rand_affine_grid
     drawn.randomize()
@@ -157,9 +171,9 @@ def _draw(transform: Any, inner: Any, image: torch.Tensor, read: Callable[[], An
     values, one = [], image[0]  # of which only the number of channels counts
     for _ in range(len(image)):
         transform.randomize(None)
-        if transform._do_transform:
+        if _drew(transform):
             inner.randomize(one)
-        values.append(read() if transform._do_transform else otherwise)
+        values.append(read() if _drew(transform) else otherwise)
     return values
 
 
@@ -177,7 +191,7 @@ def _scale(transform: RandScaleIntensityd, image: torch.Tensor) -> torch.Tensor:
 
 def _shift(transform: RandShiftIntensityd, image: torch.Tensor) -> torch.Tensor:
     inner = transform.shifter
-    return image + _draw_by_channel(transform, inner, image, lambda: np.atleast_1d(inner._offset))
+    return image + _draw_by_channel(transform, inner, image, lambda: np.atleast_1d(_drawn(inner, "_offset")))
 
 
 def _adjust_contrast(transform: RandAdjustContrastd, image: torch.Tensor) -> torch.Tensor:
@@ -194,7 +208,7 @@ def _add_noise(transform: RandGaussianNoised, image: torch.Tensor) -> torch.Tens
     for _ in range(len(image)):
         transform.randomize(None)
         drawn = transform.R.uniform(0, inner.std) if inner.sample_std else inner.std
-        strengths.append((inner.mean, drawn) if transform._do_transform else (0.0, 0.0))
+        strengths.append((inner.mean, drawn) if _drew(transform) else (0.0, 0.0))
     mean, std = _to(strengths, image).reshape(-1, 2, 1, 1, 1).unbind(1)
     return image + mean + std * torch.randn_like(image)
 
@@ -221,7 +235,7 @@ def _drop_holes(transform: RandCoarseDropoutd, image: torch.Tensor) -> torch.Ten
     image = image.clone()
     for one in image:
         transform.randomize(None)
-        if transform._do_transform:
+        if _drew(transform):
             inner.randomize(one.shape[1:])
             for hole in inner.hole_coords:
                 one[hole] = inner.fill_value

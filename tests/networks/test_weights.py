@@ -82,6 +82,22 @@ def test_says_why_a_network_is_not_recognised(changes: Weights, message: str, ne
         recognise_network(state)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels": (16, 32, 64, 192)}, r"of another shape: expand\.0\.conv\.weight"),
+        ({"depths": (1, 1, 3, 3, 4)}, r"unknown: transformer\.3\."),
+        ({"kernel_size": (3, 3, 5)}, r"of another shape: stage2\."),
+        ({"norm": ("group", {"num_groups": 8})}, r"missing: stem\.norm\.running_mean"),
+    ],
+)
+def test_a_network_of_other_sizes_is_not_taken_for_a_variant_with_its_stem(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recognise_network(MobileUtr(2, 3, 1, **arguments).state_dict())
+
+
 def test_names_every_entry_that_an_official_checkpoint_lacks(official: Weights, tmp_path: Path) -> None:
     for key in ("head.bias", "Up1.up.1.bias"):
         official = {name: value for name, value in official.items() if name != key}

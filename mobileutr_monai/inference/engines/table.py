@@ -3,7 +3,7 @@
 ``torch`` is the network as it is, in float32: the default, and what every other engine is held against. The others run
 the network folded for inference (``fold_network``). On a CPU they take the images of a batch one by one, so that
 results do not depend on the batch, bfloat16 ones neither; onnxruntime and openvino run several at once, a thread each,
-which is faster than all threads on one image. On a GPU the folded network is a CUDA graph, except where it is compiled.
+which is faster than all threads on one image. On a GPU the folded network is a CUDA graph.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Engine(NamedTuple):
         packages: beside those of a plain install.
         extra: of the project's that installs them.
         build: network, device, number of images in a batch and their sides, if known -> predictor.
-        measured: whether ``auto`` tries it.
     """
 
     precision: str
@@ -55,7 +54,6 @@ class Engine(NamedTuple):
     packages: tuple[str, ...]
     extra: str
     build: Build
-    measured: bool = True
 
 
 def start_engine(
@@ -91,7 +89,7 @@ def why_unavailable(name: str, device: torch.device) -> str | None:
         return "not installed"
     if engine.precision == "bfloat16" and not computes_bfloat16(device):
         return "this CPU has no bfloat16 and would emulate it"
-    return None if engine.measured else "takes minutes to start"
+    return None
 
 
 def cache_dir() -> Path:
@@ -106,13 +104,11 @@ def _use_network(
     return network
 
 
-def _build_torch(dtype: torch.dtype, compiled: bool = False) -> Build:
+def _build_torch(dtype: torch.dtype) -> Build:
     def build(network: MobileUtr, device: torch.device, batch_size: int, _sides: Sequence[int] | None) -> Predictor:
         folded: Any = fold_network(network)
         layout = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
         folded.to(memory_format=layout)
-        if compiled:
-            folded = torch.compile(folded)
 
         def run(images: torch.Tensor) -> torch.Tensor:
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -121,7 +117,7 @@ def _build_torch(dtype: torch.dtype, compiled: bool = False) -> Build:
 
         if device.type == "cpu":
             return _in_batches_of(1, run)
-        return _in_batches_of(batch_size, run if compiled else _replay_graphs(run))
+        return _in_batches_of(batch_size, _replay_graphs(run))
 
     return build
 
@@ -248,8 +244,8 @@ def _image_by_image(run_all: Callable[[Sequence[np.ndarray]], list[np.ndarray]])
 
 
 def cached_onnx(network: MobileUtr) -> Path:
-    """Returns the ONNX file of a network's weights, written if it is not there yet."""
-    digest = hashlib.sha256(f"{ONNX_REVISION} torch {torch.__version__}".encode())
+    """Returns the ONNX file of a network's architecture and weights, written if it is not there yet."""
+    digest = hashlib.sha256(f"{ONNX_REVISION} torch {torch.__version__} {network.architecture}".encode())
     for key, value in network.state_dict().items():
         digest.update(f"{key} {tuple(value.shape)}".encode())
         digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -271,7 +267,6 @@ _ONNX = ("onnx", "onnxscript")
 ENGINES: dict[str, Engine] = {
     "torch": Engine("float32", ("cpu", "cuda"), (), "", _use_network),
     "torch-folded": Engine("float32", ("cpu", "cuda"), (), "", _build_torch(torch.float32)),
-    "torch-compiled": Engine("float32", ("cpu", "cuda"), (), "", _build_torch(torch.float32, compiled=True), False),
     "torch-bf16": Engine("bfloat16", ("cpu", "cuda"), (), "", _build_torch(torch.bfloat16)),
     "torch-fp16": Engine("float16", ("cuda",), (), "", _build_torch(torch.float16)),
     "onnxruntime": Engine("float32", ("cpu",), (*_ONNX, "onnxruntime"), "onnxruntime", _build_onnxruntime),

@@ -64,10 +64,10 @@ def test_auto_says_why_it_leaves_an_engine_out(
     monkeypatch.setenv("MOBILEUTR_CACHE", str(tmp_path))
     monkeypatch.setattr(choice, "start_engine", Clock({"torch": 0.0}).start)
     monkeypatch.setattr(table, "computes_bfloat16", lambda device: False)
-    allowed = ["torch", "torch-compiled", "torch-bf16", "torch-fp16"]
+    allowed = ["torch", "torch-bf16", "torch-fp16"]
     assert choose_fastest(MobileUtr(2, 1, 1), torch.device("cpu"), allowed, (2, 1, 16, 16), "abc") == "torch"
     assert caplog.messages[0] == (
-        "measuring torch on this machine, once (torch-compiled: takes minutes to start; torch-bf16: this CPU has no "
+        "measuring torch on this machine, once (torch-bf16: this CPU has no "
         "bfloat16 and would emulate it; torch-fp16: needs cuda)"
     )
 

@@ -16,13 +16,13 @@ from mobileutr_monai.core import choices
 from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.export.formats import MissingPackageError
 from mobileutr_monai.inference.engines.choice import AUTO
-from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.inference.engines.table import ENGINES, cached_onnx, start_engine
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks import MobileUtr
 
 CPU = torch.device("cpu")
 BUNDLES = ("breast_ultrasound", "skin_dermoscopy", "hippocampus_mri")
-COMPARED = [name for name, engine in ENGINES.items() if engine.measured and "cpu" in engine.devices]
+COMPARED = [name for name, engine in ENGINES.items() if "cpu" in engine.devices]
 SAMPLES = 2
 
 
@@ -138,6 +138,17 @@ def test_a_stopped_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyboardInterrupt):
         start_engine("onnxruntime", MobileUtr(2, 1, 1), CPU, 8)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_cache_tells_networks_of_one_state_dict_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILEUTR_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "mobileutr_monai.inference.engines.table.write_onnx", lambda _network, path, _facts: path.touch()
+    )
+    few, many = MobileUtr(2, 1, 1, num_heads=4), MobileUtr(2, 1, 1, num_heads=8)
+    many.load_state_dict(few.state_dict())
+    assert cached_onnx(few) != cached_onnx(many)
+    assert cached_onnx(few) == cached_onnx(few)
 
 
 def test_filled_batches_are_cut_to_what_came() -> None:
