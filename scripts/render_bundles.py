@@ -2,7 +2,8 @@
 
 Layers, later ones win, by MONAI's own merge (``--config_file "['a','b']"``): workflow, family, bundle. In family and
 bundle files the sections ``common``, ``train``, ``inference`` say which configs they go to, those named like an overlay
-go to it; a nested id such as ``train#trainer#max_epochs`` replaces one value. The ids ``calibration`` and
+go to it; a nested id such as ``train#trainer#max_epochs`` replaces one value. A bundle of one's own, made by
+``mobileutr new-bundle``, is rendered by naming its folder. The ids ``calibration`` and
 ``engine_parity`` come from ``results/calibration.json`` and ``results/engines.json``.
 """
 
@@ -36,9 +37,8 @@ def render_config(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return config
 
 
-def render_bundle(bundle: Path) -> dict[Path, str]:
-    """Returns the text of every rendered config of a bundle."""
-    shared = bundle.parent / "_shared"
+def render_bundle(bundle: Path, shared: Path = BUNDLES / "_shared") -> dict[Path, str]:
+    """Returns the text of every rendered config of a bundle, which may lie anywhere."""
     own = _read(bundle / "bundle.yaml")
     family = _read(shared / "families" / f"{own['family']}.yaml")
     rendered = {}
@@ -87,10 +87,16 @@ def find_bundles() -> list[Path]:
 def main() -> int:
     """Writes what has changed; with ``--check``, returns 1 if anything would."""
     parser = argparse.ArgumentParser(description="Render the bundles' configs from their sources.")
+    parser.add_argument(
+        "bundles", nargs="*", type=Path, metavar="BUNDLE", help="folders with a bundle.yaml (default: all of bundles/)"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a committed config is stale")
     arguments = parser.parse_args()
+    for bundle in arguments.bundles:
+        if not (bundle / "bundle.yaml").is_file():
+            parser.error(f"{bundle} has no bundle.yaml; mobileutr new-bundle writes one")
     stale = []
-    for bundle in find_bundles():
+    for bundle in arguments.bundles or find_bundles():
         for path, text in render_bundle(bundle).items():
             if path.is_file() and path.read_text(encoding="utf-8") == text:
                 continue
@@ -99,7 +105,7 @@ def main() -> int:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     for path in stale:
-        print(f"{'stale' if arguments.check else 'wrote'}: {path.relative_to(BUNDLES.parent)}")
+        print(f"{'stale' if arguments.check else 'wrote'}: {path}")
     return int(bool(stale) and arguments.check)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
@@ -22,6 +23,7 @@ __all__ = ["NewBundle", "make_bundle"]
 
 VERSION = "0.1.0"
 WORKFLOWS = ("train", "inference")
+SOURCE = "bundle.yaml"
 HEAD_SEED = 0
 MAX_LABELS = 254
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
@@ -32,6 +34,9 @@ _INTENDED_USE = (
 )
 _CODE_LICENSE = """The code of this bundle is licensed under the Apache License, Version 2.0
 (http://www.apache.org/licenses/LICENSE-2.0).
+"""
+_SOURCE_HEAD = """# Made by mobileutr new-bundle from "{parent}" {version}: its family, and what differs from it.
+# In a clone of the project, `python scripts/render_bundles.py FOLDER` writes the configs of this folder from it.
 """
 _CARD = """# {title}
 
@@ -110,6 +115,7 @@ def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *,
         weights = "none: random until it is trained"
         if pretrained:
             weights = _write_weights(bundle, parent, labels)
+        _write_source(bundle, parent, metadata, labels)
         _write_json(bundle / "configs" / "metadata.json", _describe(metadata, name, labels, pretrained))
         _write_card(bundle, metadata, labels, weights, pretrained)
         _verify(bundle, pretrained)
@@ -159,6 +165,16 @@ def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: 
                 config[key] = {}
         _write_json(path, config)
     return _read_json(parent / "configs" / "metadata.json")
+
+
+def _write_source(bundle: Path, parent: Path, metadata: dict[str, Any], labels: Sequence[str]) -> None:
+    """Writes the ``bundle.yaml`` that the configs can be rendered from, if the parent has one."""
+    if not (parent / SOURCE).is_file():
+        return
+    source = yaml.safe_load((parent / SOURCE).read_text(encoding="utf-8"))
+    source["common"] = (source.get("common") or {}) | {"out_channels": _output_channels(labels)}
+    text = _SOURCE_HEAD.format(parent=metadata["name"], version=metadata["version"])
+    (bundle / SOURCE).write_text(text + yaml.safe_dump(source, sort_keys=False), encoding="utf-8")
 
 
 def _write_weights(bundle: Path, parent: Path, labels: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def two_labels(breast, tmp_path_factory):
 
 def test_has_what_a_bundle_has_and_nothing_of_the_parents_data(two_labels):
     bundle = two_labels.folder
-    assert {path.name for path in bundle.iterdir()} == {"LICENSE", "configs", "docs", "models"}
+    assert {path.name for path in bundle.iterdir()} == {"LICENSE", "bundle.yaml", "configs", "docs", "models"}
     assert {path.name for path in (bundle / "docs").iterdir()} == {"README.md", "data_license.txt"}
     assert [path.name for path in bundle.parent.iterdir()] == ["my_lesions"]
 
@@ -58,6 +58,19 @@ def test_configs_and_metadata_follow_from_the_labels(two_labels):
     assert metadata["pred_classes"] == metadata["label_classes"] == "0: background, 1: lesion, 2: shadow"
     assert metadata["intended_use"].startswith("Research only. Not a medical device")
     assert list(metadata["changelog"]) == [metadata["version"]] == ["0.1.0"]
+
+
+def test_its_configs_are_what_its_source_renders_to(two_labels, monkeypatch, repository):
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    from render_bundles import render_bundle
+
+    rendered = render_bundle(two_labels.folder)
+    assert {"train.json", "inference.json", "gpu_train.json"} <= {path.name for path in rendered}
+    for path, text in rendered.items():
+        if path.name == "inference.json":  # measured on the parent: not of these labels
+            assert json.loads(text).items() <= json.loads(path.read_text()).items()
+        else:
+            assert path.read_text() == text, path.name
 
 
 def test_metadata_fits_the_schema(two_labels, monai_bundle):
