@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,9 @@ class TrainingCheckpoint:
     """Saves after epochs what training needs to go on, keeps the best model, and installs it at the end.
 
     ``training/last.pt`` is the state, ``training/best.pt`` the model with the highest metric so far. When training has
-    finished, the best model becomes ``model.pt``; what was there before is moved to ``previous/``. Files are written
-    under another name first, so a kill never leaves half a one. (MONAI's ``CheckpointSaver`` writes in place, and
-    forgets the best score when resumed.) Attach it behind the validation's handler.
+    finished, the best model becomes ``model.pt``, atomically; what was there before is in ``previous/``, too. Files are
+    written under another name first, so a kill never leaves half a one. (MONAI's ``CheckpointSaver`` writes in place,
+    and forgets the best score when resumed.) Attach it behind the validation's handler.
 
     Args:
         ckpt_dir: folder of ``model.pt``.
@@ -37,6 +39,8 @@ class TrainingCheckpoint:
         metric: name of a metric, higher is better. Ties keep the earlier epoch.
         resume: continue from ``training/last.pt``.
         interval: epochs between two saves; the last epoch is saved always.
+        only_better: score the weights of ``model.pt`` at the start, on the same cases; the best model is installed only
+            if it is not worse.
 
     Raises:
         FileNotFoundError: at the start of training, when there is nothing to resume.
@@ -52,6 +56,7 @@ class TrainingCheckpoint:
         metric: str,
         resume: bool = False,
         interval: int = 1,
+        only_better: bool = False,
     ) -> None:
         if isinstance(ckpt_dir, str) and "::" in ckpt_dir:
             raise ValueError(
@@ -66,6 +71,8 @@ class TrainingCheckpoint:
         self.metric = metric
         self.resume = resume
         self.interval = interval
+        self.only_better = only_better
+        self.earlier_score: float | None = None
         self.best_score = float("-inf")
 
     def attach(self, engine: Engine) -> None:
@@ -75,6 +82,8 @@ class TrainingCheckpoint:
             engine.add_event_handler(Events.COMPLETED, self._install_best)
 
     def _start(self, engine: Engine) -> None:
+        if self.only_better:
+            self.earlier_score = self._score_installed()
         if self.resume:
             self._restore(engine)
         elif is_main_process():
@@ -83,6 +92,18 @@ class TrainingCheckpoint:
             for path in (self.last, self.best):
                 if path.is_file():  # an earlier run's: kept, but never taken for this one's
                     path.replace(path.with_name(f"earlier_{path.name}"))
+
+    def _score_installed(self) -> float | None:
+        """Returns the metric of the weights of ``model.pt``; None if they are not there or have no value of it."""
+        if not (installed := self.ckpt_dir / "model.pt").is_file():
+            return None
+        before = copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(torch.load(installed, map_location="cpu", weights_only=True))
+        self.evaluator.run()
+        self.model.load_state_dict(before)
+        score = _to_number(self.evaluator.state.metrics.get(self.metric))
+        logger.info("the weights in %s have %s %.4f on the held-out cases", installed.name, self.metric, score)
+        return None if math.isnan(score) else score
 
     def _restore(self, engine: Engine) -> None:
         if not self.last.is_file():
@@ -125,14 +146,38 @@ class TrainingCheckpoint:
                 self.last,
             )
             return
+        if self.earlier_score is not None and self.best_score < self.earlier_score:
+            logger.warning(
+                "not installed: %s is %.4f before training and %.4f after it; the new weights are in %s",
+                self.metric,
+                self.earlier_score,
+                self.best_score,
+                self.best,
+            )
+            return
         if target.is_file():
             digest = hash_file(target)[:12]
             previous = self.ckpt_dir / "previous" / f"model_{digest}.pt"
             previous.parent.mkdir(exist_ok=True)
-            target.replace(previous)
-            logger.info("the weights that were in %s are now in %s", target, previous)
-        _write(torch.load(self.best, weights_only=True), target)
+            if not previous.is_file():  # of the same content
+                _link(target, previous)
+            logger.info("the weights that were in %s are also in %s", target, previous)
+        _write(torch.load(self.best, weights_only=True), target)  # in their place at once: others may read them
         logger.info("best epoch's weights (%s %.4f) are in %s", self.metric, self.best_score, target)
+        if self.earlier_score is not None:
+            scores = self.earlier_score, self.best_score
+            logger.info("installed: %s is %.4f before training and %.4f after it", self.metric, *scores)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Gives a file a second name, or copies it where the file system knows none."""
+    temporary = target.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
 def _to_number(score: Any) -> float:

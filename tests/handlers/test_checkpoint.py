@@ -27,10 +27,17 @@ def ckpt_dir(tmp_path: Path) -> Path:
 def train(ckpt_dir: Path) -> Train:
     """Trains a network whose weight is the number of epochs behind it, with given scores of the epochs."""
 
-    def _train(scores: Sequence[float | None], resume: bool = False, epochs: int | None = None) -> TrainingCheckpoint:
+    def _train(
+        scores: Sequence[float | None],
+        resume: bool = False,
+        epochs: int | None = None,
+        only_better: bool = False,
+    ) -> TrainingCheckpoint:
         network = nn.Linear(1, 1)
         nn.init.zeros_(network.weight)
+        # The score of installed weights is the weight itself.
         evaluator = Engine(lambda engine, batch: None)
+        evaluator.run = lambda: evaluator.state.metrics.update(val_mean_dice=network.weight.item())
         trainer = Engine(lambda engine, batch: network.weight.data.add_(1))
 
         def validate(engine: Engine) -> None:
@@ -38,6 +45,7 @@ def train(ckpt_dir: Path) -> Train:
 
         trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
         handler = TrainingCheckpoint(ckpt_dir, {"network": network}, network, evaluator, "val_mean_dice", resume)
+        handler.only_better = only_better
         handler.attach(trainer)
         trainer.run([0], max_epochs=epochs or len(scores))
         return handler
@@ -95,6 +103,40 @@ def test_moves_the_weights_of_before_away(train: Train, ckpt_dir: Path) -> None:
     assert previous.name == f"model_{hashlib.sha256(b'shipped').hexdigest()[:12]}.pt"
     assert previous.read_bytes() == b"shipped"
     assert weight_in(ckpt_dir / "model.pt") == 2
+
+
+def test_there_are_weights_at_every_moment(train: Train, ckpt_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads ``model.pt`` while it is replaced finds the old ones or the new ones."""
+    ckpt_dir.mkdir()
+    (ckpt_dir / "model.pt").write_bytes(b"shipped")
+    save, seen = torch.save, []
+
+    def note(content: Any, file: Any) -> None:
+        seen.append((ckpt_dir / "model.pt").read_bytes())
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", note)
+    train([0.1, 0.2])
+    assert set(seen) == {b"shipped"}
+    assert weight_in(ckpt_dir / "model.pt") == 2
+
+
+@pytest.mark.parametrize(
+    ("installed", "scores", "kept"), [(0.5, [0.1, 0.4], 0.5), (0.5, [0.5], 1), (0.5, [0.6], 1), (None, [0.1], 1)]
+)
+def test_worse_weights_are_not_installed_where_only_better_ones_are(
+    train: Train, ckpt_dir: Path, caplog: pytest.LogCaptureFixture, installed: float | None, scores: list, kept: float
+) -> None:
+    ckpt_dir.mkdir()
+    if installed is not None:
+        torch.save({"weight": torch.full((1, 1), installed), "bias": torch.zeros(1)}, ckpt_dir / "model.pt")
+    with caplog.at_level("INFO"):
+        train(scores, only_better=True)
+    assert weight_in(ckpt_dir / "model.pt") == kept
+    last = torch.load(ckpt_dir / "training" / "last.pt", weights_only=True)
+    assert last["network"]["weight"].item() == len(scores)  # training began with its own weights
+    said = f"{installed:.4f} before training and {max(scores):.4f} after it" if installed else "best epoch's weights"
+    assert said in caplog.text
 
 
 def test_leaves_the_weights_of_before_until_training_has_finished(train: Train, ckpt_dir: Path) -> None:
