@@ -49,10 +49,12 @@ from mobileutr_monai.readers.dicom.series import ORIENTATION_TOLERANCE, DicomCas
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
 
-__all__ = ["SegmentLabel", "read_segment_labels", "write_segmentation"]
+__all__ = ["Annotation", "SegmentLabel", "read_segment_labels", "write_segmentation"]
 
 TISSUE = Code("85756007", "SCT", "Tissue")
 """Category and type of a label whose codes the metadata does not say; the segment still has the label's name."""
+
+_ANNOTATION_NOTICE = "Contours drawn or corrected by a person. Research only."
 
 # Series of results are numbered after those of the study.
 _SERIES_OFFSET = 1000
@@ -76,6 +78,23 @@ class SegmentLabel:
     type: Code = TISSUE
     type_modifier: Code | None = None
     anatomic_region: Code | None = None
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A person's work, or a result that a person has corrected.
+
+    Attributes:
+        creator: the person's name, as far as it is known.
+        is_assisted: it began as a result of the algorithm.
+    """
+
+    creator: str = ""
+    is_assisted: bool = False
+
+    @property
+    def algorithm_type(self) -> str:
+        return "SEMIAUTOMATIC" if self.is_assisted else "MANUAL"
 
 
 class _Slice:
@@ -122,6 +141,7 @@ def write_segmentation(
     *,
     keep_empty_frames: bool = False,
     created: datetime | None = None,
+    annotation: Annotation | None = None,
 ) -> None:
     """Writes a binary DICOM Segmentation of a still or volume, whole or not at all.
 
@@ -134,6 +154,7 @@ def write_segmentation(
         labels: all that the label map may hold.
         keep_empty_frames: also writes frames without a pixel, for viewers that misplace segments otherwise.
         created: date and time to write; now by default.
+        annotation: who drew or corrected the label map; the algorithm alone by default.
 
     Shape:
         - label: (rows, columns) of a still, (columns, rows, slices) of a volume, as ``DicomReader`` has it.
@@ -150,7 +171,7 @@ def write_segmentation(
         slices = _read_slices(case)
         segments = _number_segments(case, label, labels)
         with as_dicom_errors(case.paths[0], Reason.INCOMPLETE):
-            dataset = _build(case, slices, segments, labels, algorithm, keep_empty_frames, created)
+            dataset = _build(case, slices, segments, labels, algorithm, keep_empty_frames, created, annotation)
         content = encode(dataset, case.paths[0])
 
         def write(file: IO[bytes]) -> None:
@@ -219,11 +240,14 @@ def _build(
     algorithm: Algorithm,
     keep_empty_frames: bool,
     created: datetime | None,
+    annotation: Annotation | None,
 ) -> Segmentation:
     from highdicom.seg import Segmentation
 
     header = slices[0].header
-    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
+    made_by = [algorithm.name, algorithm.version, algorithm.weights_sha256]
+    if annotation is not None:
+        made_by += [annotation.algorithm_type, annotation.creator]
     content = sha256(segments.data).hexdigest()
     options = (str(keep_empty_frames), *(str(label) for label in labels))
     series_uid = derive_uid("segmentation series", *made_by, source_series_uid(header))
@@ -231,7 +255,7 @@ def _build(
         source_images=_stand_ins(case, slices),
         pixel_array=segments,
         segmentation_type="BINARY",
-        segment_descriptions=_describe_segments(labels, algorithm),
+        segment_descriptions=_describe_segments(labels, algorithm, annotation),
         series_instance_uid=series_uid,
         series_number=positive_number(header, "SeriesNumber", _SERIES_OFFSET),
         sop_instance_uid=derive_uid("segmentation", *made_by, *case.sop_uids, content, *options),
@@ -241,8 +265,9 @@ def _build(
         software_versions=short_text(algorithm.version),
         device_serial_number=algorithm.weights_sha256,
         content_label="SEGMENTATION",
-        content_description=SHORT_NOTICE,
-        series_description=short_text(f"Research only: {algorithm.name}"),
+        content_description=SHORT_NOTICE if annotation is None else _ANNOTATION_NOTICE,
+        content_creator_name=short_text(annotation.creator) or None if annotation is not None else None,
+        series_description=short_text(_describe_series(algorithm, annotation)),
         # highdicom keeps all frames of an empty result anyway, with a warning.
         omit_empty_frames=not keep_empty_frames and bool(segments.any()),
         transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -262,7 +287,17 @@ def _build(
     return dataset
 
 
-def _describe_segments(labels: Sequence[SegmentLabel], algorithm: Algorithm) -> list[SegmentDescription]:
+def _describe_series(algorithm: Algorithm, annotation: Annotation | None) -> str:
+    if annotation is None:
+        return f"Research only: {algorithm.name}"
+    return (
+        f"Research only: corrected, {algorithm.name}" if annotation.is_assisted else "Research only: drawn by a person"
+    )
+
+
+def _describe_segments(
+    labels: Sequence[SegmentLabel], algorithm: Algorithm, annotation: Annotation | None
+) -> list[SegmentDescription]:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
@@ -275,6 +310,7 @@ def _describe_segments(labels: Sequence[SegmentLabel], algorithm: Algorithm) -> 
         source=MANUFACTURER,
         parameters={"weights_sha256": algorithm.weights_sha256},
     )
+    is_manual = annotation is not None and not annotation.is_assisted
     descriptions = []
     for number, label in enumerate(labels, 1):
         description = SegmentDescription(
@@ -282,8 +318,8 @@ def _describe_segments(labels: Sequence[SegmentLabel], algorithm: Algorithm) -> 
             segment_label=short_text(label.name),
             segmented_property_category=label.category,
             segmented_property_type=label.type,
-            algorithm_type="AUTOMATIC",
-            algorithm_identification=identification,
+            algorithm_type="AUTOMATIC" if annotation is None else annotation.algorithm_type,
+            algorithm_identification=None if is_manual else identification,
             anatomic_regions=None if label.anatomic_region is None else [label.anatomic_region],
             display_color=CIELabColor.from_rgb(*COLOURS[(label.index - 1) % len(COLOURS)]),
         )
