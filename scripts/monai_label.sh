@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# MONAI Label with a bundle: bash scripts/monai_label.sh BUNDLE STUDIES [PORT] [--restore] [--any-modality] [--work DIR]
+# MONAI Label with bundles: bash scripts/monai_label.sh BUNDLE [BUNDLE ...] STUDIES [PORT] [options, see --help]
 # BUNDLE: a folder, or a name in bundles/. STUDIES: a folder of images or NIfTI, or the URL of a DICOMweb server.
 caller=$PWD
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 
 usage() {
-    echo "monai_label: error: $1; usage: bash scripts/monai_label.sh BUNDLE STUDIES [PORT]" >&2
+    echo "monai_label: error: $1; usage: bash scripts/monai_label.sh BUNDLE... STUDIES [PORT]" >&2
     exit 2
 }
 
@@ -37,16 +37,6 @@ if [ "${1:-}" = --install ]; then # for continuous integration: the environment 
     exit
 fi
 [ $# -ge 2 ] || usage "BUNDLE and STUDIES are needed"
-bundle=$1 studies=$2
-shift 2
-# Paths are those of the caller's folder.
-case $bundle in
-/*) ;;
-*) if [ -d "$caller/$bundle" ]; then bundle=$caller/$bundle; elif [ -d "bundles/$bundle" ]; then bundle=bundles/$bundle; fi ;;
-esac
-case $studies in
-/* | http://* | https://*) ;;
-*) studies=$caller/$studies ;;
-esac
 install_monai_label
-exec .venv-label/bin/python -m mobileutr_monai.monai_label "$bundle" "$studies" "$@"
+# Paths are those of the caller's folder.
+MOBILEUTR_CALLER=$caller exec .venv-label/bin/python -m mobileutr_monai.monai_label "$@"

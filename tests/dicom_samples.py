@@ -74,6 +74,17 @@ def write_series(volume: Path, folder: Path) -> str:
     return str(series)
 
 
+def write_cine(still: Path, path: Path) -> str:
+    """Writes a still twice as the frames of a cine in a series of its own; returns its series UID."""
+    cine = dcmread(still)
+    cine.SOPClassUID = cine.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    cine.SOPInstanceUID = cine.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    cine.StudyInstanceUID, cine.SeriesInstanceUID = generate_uid(), generate_uid()
+    cine.NumberOfFrames, cine.PixelData = 2, 2 * cine.PixelData
+    cine.save_as(path)
+    return str(cine.SeriesInstanceUID)
+
+
 def write_ultrasound_series(pictures: list[Path], folder: Path) -> tuple[str, list[str]]:
     """Writes stills and, behind them, a cine of the first as one series, as ultrasound machines do.
 

@@ -1,13 +1,15 @@
-"""The app that MONAI Label runs: one bundle over a folder or a PACS."""
+"""The app that MONAI Label runs: one or several bundles over a folder or a PACS."""
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import monailabel.endpoints.infer
+import torch
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
@@ -15,17 +17,25 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.task import AsyncTask
 
-from mobileutr_monai.monai_label.labels import LabelCheck
-from mobileutr_monai.monai_label.results import ResultMaker
-from mobileutr_monai.monai_label.stores import DicomWebStore, FolderStore
+from mobileutr_monai.monai_label.bundles import ServedBundle
+from mobileutr_monai.monai_label.pacs_store import DicomWebStore
+from mobileutr_monai.monai_label.stores import FolderStore
 from mobileutr_monai.monai_label.tasks import InferTask, TrainTask
+from mobileutr_monai.monai_label.uncertainty import (
+    ScoreFile,
+    UncertaintyScoring,
+    UncertaintyStrategy,
+    find_unscored,
+)
+from mobileutr_monai.monai_label.web.guard import Access
 
 __all__ = ["BundleApp"]
 
 logger = logging.getLogger(__name__)
 
-NOT_FOUND = 404
+NOT_FOUND, UNPROCESSABLE = 404, 422
 
 
 def _is_sent(image: str) -> bool:
@@ -33,41 +43,72 @@ def _is_sent(image: str) -> bool:
     folders = [Path(tempfile.gettempdir()).resolve()]
     folders += [Path(path).resolve() for path in [settings.MONAI_LABEL_SESSION_PATH] if path]
     path = Path(image)
-    return path.is_absolute() and path.is_file() and not set(folders).isdisjoint(path.resolve().parents)
+    return path.is_absolute() and path.exists() and not set(folders).isdisjoint(path.resolve().parents)
 
 
 class BundleApp(MONAILabelApp):
-    """MONAI Label with one bundle, found in ``model/`` of the app's folder."""
+    """MONAI Label with bundles.
+
+    Args:
+        conf: ``bundles``, JSON of name -> folder; ``access``, see ``Access``.
+    """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        self.bundle = Path(app_dir) / "model" / conf["models"]
-        self.results = ResultMaker(self.bundle)
-        self.check = LabelCheck(self.bundle, self.results.labels)
+        self.access = Access.from_conf(conf)
+        self.gpus = torch.cuda.device_count()
+        folders = json.loads(conf["bundles"])
+        self.served = {name: ServedBundle(Path(folder)) for name, folder in folders.items()}
+        self._model = next(iter(self.served))  # of the call that is answered
         # The endpoint of output=dicom_seg calls what it has imported; MONAI Label has no other place for it.
-        monailabel.endpoints.infer.nifti_to_dicom_seg = self.results.make_segmentation
+        monailabel.endpoints.infer.nifti_to_dicom_seg = self._make_segmentation
+        bundles = [bundle.metadata for bundle in self.served.values()]
         super().__init__(
             app_dir=app_dir,
             studies=studies,
             conf=conf,
-            name=f"MobileUtr: {self.results.metadata['name']}",
-            description=self.results.metadata["description"],
-            version=self.results.metadata["version"],
+            name="MobileUtr: " + ", ".join(metadata["name"] for metadata in bundles),
+            description=" ".join(metadata["description"] for metadata in bundles),
+            version=", ".join(dict.fromkeys(metadata["version"] for metadata in bundles)),
         )
 
+    @property
+    def infers(self) -> dict[str, InferTask]:
+        found: dict[str, InferTask] = self._infers
+        return found
+
+    @property
+    def trainers(self) -> dict[str, TrainTask]:
+        found: dict[str, TrainTask] = self._trainers
+        return found
+
+    @property
+    def strategies(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._strategies
+        return found
+
+    @property
+    def scoring_methods(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._scoring_methods
+        return found
+
     def init_infers(self) -> dict[str, InferTask]:
-        return {self.bundle.name: InferTask(str(self.bundle), self.conf)}
+        return {name: InferTask(str(bundle.path), self.conf) for name, bundle in self.served.items()}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return {self.bundle.name: TrainTask(str(self.bundle), self.conf, self.check)}
+        return {name: TrainTask(str(bundle.path), self.conf, bundle.check) for name, bundle in self.served.items()}
 
     def init_strategies(self) -> dict[str, Any]:
-        return {"random": Random(), "first": First()}
+        served = list(self.served.values())
+        return {"random": Random(), "first": First(), "uncertainty": UncertaintyStrategy(served, self.studies)}
+
+    def init_scoring_methods(self) -> dict[str, Any]:
+        return {"uncertainty": UncertaintyScoring(list(self.served.values()), self.studies)}
 
     def init_datastore(self) -> Datastore:
         """A folder, whose labels are checked, or a DICOMweb server."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
-        return FolderStore(self.studies, self.check)
+        return FolderStore(self.studies, list(self.served.values()))
 
     def init_remote_datastore(self) -> Datastore:
         """A DICOMweb server, with our reader and writer of DICOM."""
@@ -80,27 +121,56 @@ class BundleApp(MONAILabelApp):
             )
         client = DICOMwebClientX(url=self.studies, session=session)
         modalities = settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER["Modality"]
-        return DicomWebStore(client, modalities, settings.MONAI_LABEL_DICOMWEB_CACHE_PATH, self.results)
+        cache = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH
+        return DicomWebStore(client, modalities, cache, list(self.served.values()))
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Runs the bundle on one image; DICOM is read by the bundle's own reader.
+        """Runs a bundle on one image; DICOM is read by the bundle's own reader.
 
         Raises:
-            HTTPException: 404 for an image that is not there, 422 for one that cannot be used.
+            HTTPException: 404 for an image that is not there, 422 for one that cannot be used, 503 without weights.
         """
-        store = datastore or self.datastore()
-        if isinstance(store, DicomWebStore):
-            store = store.as_folders()
-        image = request["image"]
-        if not _is_sent(image) and (Path(image).exists() or not store.get_image_uri(image)):
-            raise HTTPException(NOT_FOUND, f"there is no image {image!r}")
+        store = self.datastore()
+        source = store.as_folders() if isinstance(store, DicomWebStore) else store
+        image, self._model = request["image"], str(request["model"])
+        self.infers[self._model].check_weights()
+        is_fitting = False
         try:
-            result: dict[str, Any] = super().infer(request, store)
+            if not _is_sent(image):
+                if Path(image).exists() or not source.get_image_uri(image):
+                    raise HTTPException(NOT_FOUND, f"there is no image {image!r}")
+                store.check_model(image, self._model)
+                is_fitting = True
+            result: dict[str, Any] = super().infer(request, source)
         except HTTPException as error:
-            if Path(image).parent == Path(tempfile.gettempdir()):
-                Path(image).unlink(missing_ok=True)  # MONAI Label removes what was sent after good answers only
-            if "_image_id" not in request:
+            if error.status_code == UNPROCESSABLE and is_fitting:
+                store.refuse(image)
+            if error.status_code not in (NOT_FOUND, UNPROCESSABLE) or "_image_id" not in request:
                 raise
             logger.warning("left out of the batch: %s", error.detail)  # the others go on
             return {}
+        if is_fitting:
+            store.note_inferred(image, self._model)
         return result
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns an image to annotate, of those that a model takes where one is named."""
+        store = self.datastore()
+        model = request.get("model")
+        with store.offering(self.served[model] if model else None):
+            found: dict[str, Any] = super().next_sample(request)
+        if request.get("strategy") == "uncertainty" and self._has_unscored():
+            AsyncTask.run("scoring", request={"method": "uncertainty"})
+        return found
+
+    def _has_unscored(self) -> bool:
+        """Whether a job would find something to score."""
+        store = self.datastore()
+        files = {name: ScoreFile(bundle, self.studies) for name, bundle in self.served.items()}
+        return any(
+            file.weights.is_file() and find_unscored(self.served[name], file.read(), store)
+            for name, file in files.items()
+        )
+
+    def _make_segmentation(self, series: str, label: str, label_info: object = None, **options: object) -> str:
+        return self.served[self._model].results.make_segmentation(series, label)

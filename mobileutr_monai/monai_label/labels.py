@@ -33,7 +33,9 @@ def explain(path: Path, error: Exception, kind: str = Reason.UNREADABLE.value) -
     """
     problem = to_case_error(Reason.UNREADABLE, _in_plainer_words(path, error), path)
     reason = kind if problem.reason is Reason.UNREADABLE else problem.reason.value
-    detail = problem.detail.removeprefix(f"{path.name}: ").replace(str(path), "the file")
+    detail = problem.detail.removeprefix(f"{path.name}: ").replace(f"mask {path}", "it").replace(str(path), "the file")
+    # What to do with the command line helps nobody who draws.
+    detail = "; ".join(part for part in detail.split("; ") if " --" not in part)
     return ": ".join(filter(None, (reason, detail)))
 
 
@@ -83,6 +85,14 @@ class LabelCheck:
             next(step for step in parser.get_parsed_content(f"{key}_transforms") if isinstance(step, LoadImaged))
             for key in ("image", "label")
         )
+
+    def find_image_problem(self, image: Path) -> str:
+        """Returns in one line why an image cannot be used; nothing if it can."""
+        try:
+            self._load_image({"image": str(image)})
+        except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this image only
+            return f"the image cannot be used: {explain(image, error, '')}"
+        return ""
 
     def find_problem(self, image: Path, label: Path) -> str:
         """Returns in one line what is wrong with a label, or with its image; nothing if both can be learnt from."""

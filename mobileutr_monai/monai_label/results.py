@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
-from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels, write_segmentation
+from mobileutr_monai.inference.outputs.dicom.seg import Annotation, read_segment_labels, write_segmentation
 from mobileutr_monai.monai_label.label_file_io import read_label_file, read_one_case
 
 __all__ = ["ResultMaker"]
@@ -32,21 +32,23 @@ class ResultMaker:
         self._folder = tempfile.TemporaryDirectory(prefix="monai_label_")
         self._made: deque[Path] = deque()
 
-    def make_segmentation(self, series: str, label: str, label_info: object = None, **options: object) -> str:
-        """Returns a new file with a label map as DICOM SEG; ``nifti_to_dicom_seg`` of MONAI Label.
+    def make_segmentation(self, series: str, label: str, annotation: Annotation | None = None) -> str:
+        """Returns a new file with a label map as DICOM SEG.
 
         MONAI Label sends it and leaves it there, so that files are removed when ``_MOST_FILES`` others have been made.
 
         Args:
             series: folder of the DICOM files.
             label: PNG, NIfTI or NRRD on the grid of the image that the label map is of.
-            label_info: what a client calls the labels; the bundle's metadata knows better.
+            annotation: who drew or corrected it; the bundle alone by default.
         """
         case = read_one_case(Path(series))
         digest = hash_file(self.weights)
         algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), digest)
         output = Path(self._folder.name) / f"{uuid4().hex}.dcm"
-        write_segmentation(case, read_label_file(Path(label), case), self.labels, algorithm, output)
+        write_segmentation(
+            case, read_label_file(Path(label), case), self.labels, algorithm, output, annotation=annotation
+        )
         self._made.append(output)
         if len(self._made) > _MOST_FILES:
             self._made.popleft().unlink(missing_ok=True)

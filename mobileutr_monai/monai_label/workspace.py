@@ -1,9 +1,10 @@
-"""The folder that MONAI Label works in: its app, and a copy of the bundle whose weights learn."""
+"""The folders that MONAI Label works in: its app, and copies of the bundles whose weights learn."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from mobileutr_monai.networks import load_weights
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "make_private", "prepare_app"]
 
 # MONAI Label looks for a class of its own in the app's main.py.
 _MAIN = '''"""Written by mobileutr_monai.monai_label."""
@@ -24,10 +25,10 @@ from mobileutr_monai.monai_label.app import BundleApp  # noqa: F401
 
 @dataclass(frozen=True)
 class Workspace:
-    """An app folder of MONAI Label.
+    """What a bundle learns in.
 
     Attributes:
-        folder: with ``main.py``, ``model/``, ``logs/`` and the cache of a PACS.
+        folder: with ``model/`` and, where no other bundle is served, all of the app.
         bundle: the copy that MONAI Label reads, and trains; the shipped one is never written to.
         metadata: of the bundle.
         lock: held as long as this object lives, so that no other server trains the same copy.
@@ -48,7 +49,7 @@ class Workspace:
             restore: take the shipped weights again; the trained ones are kept in ``models/trained/``.
 
         Raises:
-            FileNotFoundError: it is no bundle, or has no weights.
+            FileNotFoundError: it is no bundle, or has no weights, or its copy has lost them.
             ValueError: the weights do not fit the network, another server works in the folder, or MONAI's parser would
                 change its name.
         """
@@ -74,10 +75,41 @@ class Workspace:
             _keep_trained(models)
         if not (models / "previous").is_dir():
             _copy(shipped / "models" / "model.pt", models / "model.pt")
+        if not (models / "model.pt").is_file():
+            way_out = "start with --restore for the bundle's own, or copy one of previous/ there"
+            raise FileNotFoundError(f"{models} has lost the trained weights model.pt; {way_out}")
         _check_weights(bundle, models / "model.pt")
-        (folder / "main.py").write_text(_MAIN, encoding="utf-8")
         metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
         return cls(folder, bundle, metadata, lock)
+
+
+def prepare_app(work: Path, workspaces: Sequence[Workspace]) -> Path:
+    """Returns the app's folder: ``main.py``, logs, temporary files, the cache of a PACS.
+
+    Nobody else may read it. Temporary files of a server that was killed are removed.
+
+    Args:
+        work: folder of the workspaces of all bundles.
+        workspaces: of those that are served.
+    """
+    folder = workspaces[0].folder
+    if len(workspaces) > 1:
+        folder = (work / "+".join(workspace.bundle.name for workspace in workspaces)).resolve()
+    for path in (folder, folder / "logs", *(workspace.folder for workspace in workspaces)):
+        make_private(path)
+    for path in (folder / "logs").iterdir():
+        path.chmod(0o600)
+    for name in ("tmp", "sessions"):
+        _remove(folder / name)
+        make_private(folder / name)
+    (folder / "main.py").write_text(_MAIN, encoding="utf-8")
+    return folder
+
+
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its owner may enter, also if it is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _lock(folder: Path) -> FileLock:

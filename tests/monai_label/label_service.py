@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +24,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
+HIPPOCAMPUS = ROOT / "bundles" / "hippocampus_mri_segmentation"
+BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/bundle.yaml"))
 SCRIPT = ROOT / "scripts" / "monai_label.sh"
 ORTHANC_PLUGINS = Path("/usr/share/orthanc/plugins")
 START_SECONDS = 120
@@ -53,9 +56,15 @@ class Answer:
         return str(self.json["detail"])
 
 
-def ask(url: str, method: str = "GET", body: bytes | None = None, content_type: str = "") -> Answer:
-    headers = {"Content-Type": content_type} if content_type else {}
-    request = urllib.request.Request(url, data=body, method=method, headers=headers)
+def ask(
+    url: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    content_type: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    every = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
+    request = urllib.request.Request(url, data=body, method=method, headers=every)
     try:
         with urllib.request.urlopen(request, timeout=300) as answer:
             return Answer(answer.status, answer.read())
@@ -76,10 +85,16 @@ def encode_form(fields: dict[str, str], files: dict[str, Path]) -> tuple[bytes, 
 
 
 class LabelServer:
-    """A running MONAI Label with one bundle."""
+    """A running MONAI Label.
+
+    Attributes:
+        model: the first of its bundles, which is asked where no other is named.
+        workspace: the app's folder.
+    """
 
     def __init__(self, process: subprocess.Popen, port: int, model: str, workspace: Path, log: Path) -> None:
         self.process, self.model, self.workspace, self.log = process, model, workspace, log
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
     @property
@@ -89,25 +104,34 @@ class LabelServer:
     def ask(self, path: str, **query: str) -> Answer:
         return ask(f"{self.url}{path}?{urllib.parse.urlencode(query)}")
 
-    def infer(self, image: str = "", output: str = "image", file: Path | None = None, **params: Any) -> Answer:
+    def post(self, path: str, **params: Any) -> Answer:
+        return ask(f"{self.url}{path}", "POST", json.dumps(params).encode(), "application/json")
+
+    def infer(
+        self, image: str = "", output: str = "image", file: Path | None = None, model: str = "", **params: Any
+    ) -> Answer:
         query = urllib.parse.urlencode({"image": image, "output": output})
         form, content_type = encode_form({"params": json.dumps(params)}, {} if file is None else {"file": file})
-        return ask(f"{self.url}/infer/{self.model}?{query}", "POST", form, content_type)
+        return ask(f"{self.url}/infer/{model or self.model}?{query}", "POST", form, content_type)
 
-    def save_label(self, image: str, label: Path) -> Answer:
+    def save_label(self, image: str, label: Path, **params: Any) -> Answer:
         query = urllib.parse.urlencode({"image": image, "tag": "final"})
-        form, content_type = encode_form({"params": "{}"}, {"label": label})
+        form, content_type = encode_form({"params": json.dumps(params)}, {"label": label})
         return ask(f"{self.url}/datastore/label?{query}", "PUT", form, content_type)
 
-    def train(self, **params: Any) -> dict[str, Any]:
+    def train(self, model: str = "", **params: Any) -> dict[str, Any]:
         """Trains in a job; returns it when it has ended."""
-        answer = ask(f"{self.url}/train/{self.model}", "POST", json.dumps(params).encode(), "application/json")
+        answer = self.post(f"/train/{model or self.model}", **params)
         assert answer.status == 200, answer.body
+        return self.wait_for("/train/")
+
+    def wait_for(self, job: str) -> dict[str, Any]:
+        """Returns the last job of a kind when it has ended."""
         while True:
-            job: dict[str, Any] = self.ask("/train/").json
-            if job["status"] not in ("SUBMITTED", "RUNNING"):
-                return job
-            time.sleep(0.5)
+            found: dict[str, Any] = self.ask(job).json
+            if found["status"] not in ("SUBMITTED", "RUNNING"):
+                return found
+            time.sleep(0.2)
 
     def memory(self) -> int:
         """Bytes that the server holds."""
@@ -122,12 +146,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(bundle: Path, studies: Path | str, work: Path, *options: str) -> Iterator[LabelServer]:
+def serve(
+    bundle: Path | Sequence[Path], studies: Path | str, work: Path, *options: str, **variables: str
+) -> Iterator[LabelServer]:
     """Runs the server as a user starts it."""
     skip_without_label()
+    bundles = [bundle] if isinstance(bundle, Path) else list(bundle)
     port = free_port()
-    command = ["bash", str(SCRIPT), str(bundle), str(studies), str(port), "--work", str(work), *options]
-    with run_server(command, port, bundle.name, work, work / bundle.name) as server:
+    command = ["bash", str(SCRIPT), *map(str, bundles), str(studies), str(port), "--work", str(work), *options]
+    workspace = work / "+".join(path.name for path in bundles)
+    with run_server(command, port, bundles[0].name, work, workspace, **variables) as server:
         yield server
 
 

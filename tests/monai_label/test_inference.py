@@ -2,89 +2,46 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from label_service import ROOT, LabelServer, read_picture, serve
+from label_service import BREAST, BUNDLES, HIPPOCAMPUS, LabelServer, read_picture
 from PIL import Image
 
-BUNDLES = ROOT / "bundles"
-BREAST, HIPPOCAMPUS = BUNDLES / "breast_ultrasound_segmentation", BUNDLES / "hippocampus_mri_segmentation"
-NAMES = sorted(path.parent.name for path in BUNDLES.glob("*/bundle.yaml"))
 PNG = b"\x89PNG"
-ENDINGS = (".png", ".jpg", ".jpeg", ".nii.gz")
+VOLUMES = ("turned", "hippocampus")
 
 
-def make_pictures(samples: Path, folder: Path) -> None:
-    """Writes one picture in every form that a picture comes in."""
-    folder.mkdir()
-    source = next(path for path in sorted(samples.iterdir()) if path.suffix == ".jpg")
-    picture = Image.open(source).convert("RGB").crop((0, 0, 201, 177))
-    grey = np.asarray(picture.convert("L"))
-    picture.save(folder / "rgb.png")
-    picture.convert("L").save(folder / "grey.png")
-    picture.convert("RGBA").save(folder / "rgba.png")
-    picture.quantize(64).save(folder / "palette.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
-    picture.save(folder / "photo.jpg", quality=90)
-    shutil.copy(source, folder / "whole sample.jpeg")
-    nib.save(nib.nifti1.Nifti1Image(grey.T, np.eye(4)), folder / "flat.nii.gz")
-
-
-def make_volumes(samples: Path, folder: Path) -> None:
-    """Writes volumes, one of them with other directions of its axes."""
-    folder.mkdir()
-    sources = sorted(samples.iterdir())[:2]
-    for source in sources:
-        shutil.copy(source, folder)
-    image = nib.load(sources[0])
-    turned = np.flip(np.asarray(image.dataobj).transpose(1, 0, 2), 0)
-    affine = np.array(image.affine)[:, [1, 0, 2, 3]]
-    affine[:3, 3] += affine[:3, 0] * (turned.shape[0] - 1)
-    affine[:3, 0] *= -1
-    nib.save(nib.nifti1.Nifti1Image(turned.copy(), affine), folder / "turned.nii.gz")
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def bundle(request: pytest.FixtureRequest) -> Path:
-    return BUNDLES / request.param
-
-
-@pytest.fixture(scope="module")
-def studies(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(bundle.name) / "studies"
-    samples = bundle / "sample_data" / "images"
-    if bundle == HIPPOCAMPUS:
-        make_volumes(samples, folder)
-    else:
-        make_pictures(samples if samples.is_dir() else BREAST / "sample_data" / "images", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(bundle: Path, studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
-    with serve(bundle, studies, tmp_path_factory.mktemp("work")) as running:
-        yield running
+@pytest.fixture(scope="session")
+def images(four_bundles: LabelServer) -> Path:
+    return four_bundles.workspace.parents[1] / "studies"
 
 
 def read_mask(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path)) if path.suffix == ".png" else np.asarray(nib.load(path).dataobj)
 
 
-def test_masks_are_those_of_the_bundle_pixel_by_pixel(server, bundle, studies, monai_bundle, tmp_path):
-    inputs = [path for path in sorted(studies.iterdir()) if path.name.endswith(ENDINGS)]
-    target = ("--dataset_dir", studies, "--output_dir", tmp_path)
-    monai_bundle("run", "--config_file", "configs/inference.json", "--overlays", "False", *target, cwd=bundle)
-    expected = {path.name.split("_mask.")[0]: read_mask(path) for path in tmp_path.rglob("*_mask.*")}
+def is_volume(path: Path) -> bool:
+    return path.name.endswith(".nii.gz") and path.name != "flat.nii.gz"
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_masks_are_those_of_the_bundle_pixel_by_pixel(four_bundles, bundle, images, run_bundle, tmp_path):
+    paths = [path for path in sorted(images.iterdir()) if path.is_file() and path.name[0] not in ".d"]
+    inputs = [path for path in paths if is_volume(path) == (bundle == HIPPOCAMPUS)]
+    given = tmp_path / "given"
+    given.mkdir()
+    for path in inputs:
+        (given / path.name).symlink_to(path)
+    run_bundle(bundle, given, tmp_path / "out")
+    expected = {path.name.split("_mask.")[0]: read_mask(path) for path in (tmp_path / "out").rglob("*_mask.*")}
     assert len(inputs) == len(expected) > 2
     foreground = 0
     for path in inputs:
         name = path.name.split(".")[0]
-        answer = server.infer(name)
+        answer = four_bundles.infer(name, model=bundle.name)
         assert answer.status == 200, answer.body
         if bundle == HIPPOCAMPUS:
             result = tmp_path / f"{name}.nii.gz"
@@ -102,16 +59,43 @@ def test_masks_are_those_of_the_bundle_pixel_by_pixel(server, bundle, studies, m
     assert foreground
 
 
-def test_labels_are_those_of_the_metadata(server, bundle):
-    info = server.ask("/info/").json
-    expected = {"lesion": 1} if bundle == BREAST else info["models"][bundle.name]["labels"]
-    assert info["models"][bundle.name]["labels"] == expected
-    assert sorted(expected.values()) == list(range(1, len(expected) + 1))
-    assert "background" not in expected
+def test_each_bundle_is_a_model_with_its_own_labels(four_bundles):
+    models = four_bundles.ask("/info/").json["models"]
+    assert set(models) == {bundle.name for bundle in BUNDLES}
+    assert models[BREAST.name]["labels"] == {"lesion": 1}
+    for model in models.values():
+        assert sorted(model["labels"].values()) == list(range(1, len(model["labels"]) + 1))
+        assert "background" not in model["labels"]
 
 
-def test_a_file_that_is_sent_gives_the_mask_of_the_one_in_the_folder(server, studies):
-    path = next(path for path in sorted(studies.iterdir()) if path.name.split(".")[0] in ("rgb", "turned"))
-    sent, kept = server.infer(file=path), server.infer(path.name.split(".")[0])
+def test_a_case_is_offered_to_the_models_of_its_kind(four_bundles):
+    volume, picture = four_bundles.infer("turned"), four_bundles.infer("rgb", model=HIPPOCAMPUS.name)
+    assert (volume.status, picture.status) == (422, 422)
+    assert f"{HIPPOCAMPUS.name} does" in volume.detail
+    assert "does not take images of this kind" in picture.detail
+    for model, kind in ((HIPPOCAMPUS.name, True), (BREAST.name, False)):
+        sample = four_bundles.post("/activelearning/first", model=model).json
+        assert is_volume(Path(sample["path"])) == kind
+
+
+@pytest.mark.parametrize(("bundle", "name"), [(BREAST, "rgb.png"), (HIPPOCAMPUS, "turned.nii.gz")])
+def test_a_file_that_is_sent_gives_the_mask_of_the_one_in_the_folder(four_bundles, images, bundle, name):
+    sent = four_bundles.infer(file=images / name, model=bundle.name)
+    kept = four_bundles.infer(name.split(".")[0], model=bundle.name)
     assert sent.status == kept.status == 200
     assert sent.body == kept.body
+
+
+def test_a_label_of_several_possible_models_is_of_the_one_that_is_named_or_was_run(four_bundles, tmp_path):
+    label = tmp_path / "label.png"
+    with Image.open(four_bundles.workspace.parents[1] / "studies" / "grey.png") as image:
+        Image.new("L", image.size).save(label)
+    unknown = four_bundles.save_label("palette", label)
+    assert unknown.status == (422 if not four_bundles.log.read_text().count("palette.png") else unknown.status)
+    assert four_bundles.save_label("grey", label, model=HIPPOCAMPUS.name).status == 422
+    assert four_bundles.save_label("grey", label, model="skin_dermoscopy_segmentation").status == 200
+    info = four_bundles.ask("/datastore/label/info", label="grey", tag="final").json
+    assert info["model"] == "skin_dermoscopy_segmentation"
+    assert four_bundles.infer("rgb", model=BREAST.name).status == 200
+    assert four_bundles.save_label("rgb", label).status == 200
+    assert four_bundles.ask("/datastore/label/info", label="rgb", tag="final").json["model"] == BREAST.name
