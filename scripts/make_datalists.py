@@ -8,12 +8,18 @@
   choosing. A normal image that nearly equals one with a lesion is left out. Near-duplicates stay together except across
   the official lists, which leak.
 - ISIC 2018 task 1 and Kvasir-SEG: the lists that come with our copies, as they are.
+- Breast, two hospitals: each BUSI list joined with BUS-BRA folds 3 to 5. ``validation`` gains 110 images of BUS-BRA, by
+  patient; ``testing_busbra`` is fold 2. Normal images in their own shape.
+- Colon, two hospitals: Kvasir-SEG joined with CVC-ClinicDB by sequence, 22 to 24 for choosing, 25 to 29 for the report.
+- Skin, crops and whole fields of view: ISIC 2018 task 1 joined with ISIC 2017; ``validation_whole`` holds 150 of the
+  latter, whose cropped copies leave ``training``.
 - Hippocampus: five folds by hash of the name; the fold itself is ``testing``, a tenth of the rest ``validation``.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +34,8 @@ SEED = 0
 NORMAL_TESTING = 40
 VALIDATION_SHARE = 0.1
 FOLDS = 5
+BUSBRA_VALIDATION, WHOLE_VALIDATION = 110, 150
+CVC_VALIDATION, CVC_TESTING = range(22, 25), range(25, 30)
 Sections = dict[str, list[dict[str, Any]]]
 
 
@@ -75,6 +83,78 @@ def make_hippocampus_fold(root: Path, fold: int) -> Sections:
     return _relative(chosen, paths, root)
 
 
+def join_busbra(root: Path, busi: Sections) -> Sections:
+    """Returns a split of BUSI joined with BUS-BRA; every item says its ``set`` and, in BUS-BRA, its ``group``."""
+    cases = pair_cases(root / "busbra")
+    rows = _read_rows(root / "busbra" / "cases.csv")
+    patients: dict[str, list[str]] = {}
+    for row in rows:
+        if row["fold"] != "2":
+            patients.setdefault(row["group"], []).append(Path(row["image"]).stem)
+    chosen = split_groups(list(patients.values()), {"validation": BUSBRA_VALIDATION}, "training", SEED)
+    chosen["testing_busbra"] = [Path(row["image"]).stem for row in rows if row["fold"] == "2"]
+    groups = {Path(row["image"]).stem: row["group"] for row in rows}
+    joined = {name: _mark(_native(items), "busi") for name, items in busi.items()}
+    for section in ("normal_training", "normal_validation", "normal_testing"):
+        joined[section] = _mark(joined[section], "busi_normal")
+    for section, names in chosen.items():
+        items = _relative({section: names}, cases, root)[section]
+        items = [item | {"set": "busbra", "group": groups[Path(item["image"]).stem]} for item in items]
+        joined[section] = joined.get(section, []) + items
+    return joined
+
+
+def join_cvc(root: Path, kvasir: Sections) -> Sections:
+    """Returns Kvasir-SEG joined with CVC-ClinicDB, whose sequences stay whole."""
+    cases = pair_cases(root / "cvc_clinicdb")
+    joined = {name: _mark(items, "kvasir_seg") for name, items in kvasir.items()}
+    for row in _read_rows(root / "cvc_clinicdb" / "sequences.csv"):
+        sequence = int(row["sequence"])
+        section = (
+            "testing_cvc" if sequence in CVC_TESTING else "validation" if sequence in CVC_VALIDATION else "training"
+        )
+        item = relative_case(cases[row["name"]], root) | {"set": "cvc_clinicdb", "group": row["sequence"]}
+        joined.setdefault(section, []).append(item)
+    return joined
+
+
+def join_isic2017(root: Path, isic2018: Sections) -> Sections:
+    """Returns ISIC 2018 joined with ISIC 2017; both copies of an image are on one side."""
+    cases = pair_cases(root / "isic2017")
+    rows = _read_rows(root / "isic2017" / "meta.csv")
+    official = [row["name"] for row in rows if row["split"] == "val"]
+    others = [[row["name"]] for row in rows if row["split"] != "val"]
+    chosen = split_groups(others, {"validation_whole": WHOLE_VALIDATION - len(official)}, "training", SEED)
+    chosen["validation_whole"] = sorted(chosen["validation_whole"] + official)
+    held_out = set(chosen["validation_whole"])
+    joined = {name: _mark(items, "isic2018_task1") for name, items in isic2018.items()}
+    joined["training"] = [item for item in joined["training"] if Path(item["image"]).stem not in held_out]
+    for section, names in chosen.items():
+        items = _mark(_relative({section: names}, cases, root)[section], "isic2017")
+        joined[section] = joined.get(section, []) + items
+    return joined
+
+
+def _mark(items: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [{**item, "set": name} for item in items]
+
+
+def _native(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns items whose normal images are those in their own shape."""
+    return [
+        {
+            "image": item["image"].replace("busi_normal/", "busi_normal_native/"),
+            "label": [path.replace("busi_normal/", "busi_normal_native/") for path in item["label"]],
+        }
+        for item in items
+    ]
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _linked(names: Sequence[str], others: Sequence[str], pairs: Sequence[Sequence[Any]]) -> list[str]:
     linked = {name for pair in pairs for name, other in (pair[:2], pair[1::-1]) if other in set(others)}
     return [name for name in names if name in linked]
@@ -91,13 +171,22 @@ def make_all(root: Path) -> dict[str, Sections]:
     isic = {"training": "komour_train.txt", "validation": "komour_val.txt", "testing": "komour_test.txt"}
     kvasir = {section: f"effisegnet_{name}.txt" for section, name in (("training", "train"), ("testing", "test"))}
     kvasir["validation"] = "effisegnet_validation.txt"
+    busi = {fold: make_busi_split(root, fold) for fold in (1, 2, 3)}
+    isic2018 = make_given_split(root, "isic2018_task1", isic)
+    kvasir_seg = make_given_split(root, "kvasir_seg", kvasir)
     return {
         **{
-            f"breast_ultrasound_segmentation/datalists/busi_split{fold}.json": make_busi_split(root, fold)
-            for fold in (1, 2, 3)
+            f"breast_ultrasound_segmentation/datalists/busi_busbra_split{fold}.json": join_busbra(root, sections)
+            for fold, sections in busi.items()
         },
-        "skin_dermoscopy_segmentation/datalists/isic2018_task1.json": make_given_split(root, "isic2018_task1", isic),
-        "colon_endoscopy_segmentation/datalists/kvasir_seg.json": make_given_split(root, "kvasir_seg", kvasir),
+        "skin_dermoscopy_segmentation/datalists/isic2018_isic2017.json": join_isic2017(root, isic2018),
+        "colon_endoscopy_segmentation/datalists/kvasir_cvc.json": join_cvc(root, kvasir_seg),
+        **{
+            f"breast_ultrasound_segmentation/datalists/busi_split{fold}.json": sections
+            for fold, sections in busi.items()
+        },
+        "skin_dermoscopy_segmentation/datalists/isic2018_task1.json": isic2018,
+        "colon_endoscopy_segmentation/datalists/kvasir_seg.json": kvasir_seg,
         **{
             f"hippocampus_mri_segmentation/datalists/fold{fold}.json": make_hippocampus_fold(root, fold)
             for fold in range(FOLDS)

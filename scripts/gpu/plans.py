@@ -1,0 +1,113 @@
+"""What is trained together in one window of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from monai.networks.nets import AttentionUnet, FlexibleUNet, SegResNet, UNet
+from torch import nn
+
+from mobileutr_monai.networks import MobileUtr
+
+__all__ = ["PLANS", "Run", "Stage"]
+
+
+def make_base() -> nn.Module:
+    return MobileUtr(spatial_dims=2, in_channels=3, out_channels=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network and what it learns from.
+
+    ``sampling``: set -> its share of the images of a batch. ``turns``: steps in each round. ``start``: weights, a file or
+    the name of a run of an earlier stage. ``keep``: whether its weights are written.
+    ``milestones``: whether it is scored on the way.
+    """
+
+    name: str
+    pack: str
+    datalist: str
+    sampling: dict[str, float]
+    make: Callable[[], nn.Module] = make_base
+    augmentation: str = ""
+    sections: tuple[str, ...] = ("training",)
+    selection: tuple[str, ...] = ("validation", "validation_whole", "normal_validation")
+    rate: float = 0.003
+    batch_size: int = 32
+    size: int = 256
+    turns: int = 1
+    start: str = ""
+    keep: bool = True
+    milestones: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that take turns, for a share of the time that is left; a run that goes on from a stage to the next is one
+    object in both."""
+
+    runs: list[Run] = field(default_factory=list)
+    share: float = 1.0
+
+
+def _breast(k: int, **changes: object) -> Run:
+    given: dict = {
+        "name": f"breast{k}",
+        "pack": "breast",
+        "datalist": f"busi_busbra_split{k}",
+        "sampling": {"busi": 0.42, "busbra": 0.5, "busi_normal": 0.08},
+        "augmentation": "breast",
+        "sections": ("training", "normal_training"),
+    }
+    return Run(**{**given, **changes})
+
+
+_FIRST = _breast(1, name="breast_other_hospital", sampling={"busbra": 0.92, "busi_normal": 0.08}, keep=False)
+_COLON = Run(
+    "colon", "colon", "kvasir_cvc", {"kvasir_seg": 0.65, "cvc_clinicdb": 0.35}, augmentation="colon", rate=0.003
+)
+_SKIN = Run(
+    "skin",
+    "skin",
+    "isic2018_isic2017",
+    {"isic2018_task1": 0.6, "isic2017": 0.4},
+    augmentation="skin",
+    rate=0.002,
+    start="bundles/skin_dermoscopy_segmentation/models/model.pt",
+)
+_BREASTS = [_breast(k, start="breast_other_hospital", rate=0.003, seed=k) for k in (1, 2, 3)]
+
+PEERS: dict[str, Callable[[], nn.Module]] = {
+    "MobileUtr base": make_base,
+    "MobileUtr large": lambda: MobileUtr(spatial_dims=2, in_channels=3, out_channels=1, variant="large"),
+    "UNet": lambda: UNet(
+        spatial_dims=2, in_channels=3, out_channels=1, channels=(32, 64, 128, 256, 512), strides=(2, 2, 2, 2),
+        num_res_units=2, norm="batch",
+    ),
+    "AttentionUnet": lambda: AttentionUnet(
+        spatial_dims=2, in_channels=3, out_channels=1, channels=(32, 64, 128, 256, 512), strides=(2, 2, 2, 2)
+    ),
+    "SegResNet": lambda: SegResNet(spatial_dims=2, in_channels=3, out_channels=1, init_filters=16),
+    "FlexibleUNet": lambda: FlexibleUNet(in_channels=3, out_channels=1, backbone="efficientnet-b0", pretrained=False),
+}  # fmt: skip
+
+
+def _peers(size: int) -> list[Run]:
+    runs = []
+    for name, make in PEERS.items():
+        changes = {"make": make, "size": size, "keep": False, "milestones": False, "seed": 7}
+        runs.append(_breast(1, **{**changes, "name": f"{name} breast"}))
+        runs.append(Run(f"{name} colon", "colon", "kvasir_cvc", {"kvasir_seg": 0.65, "cvc_clinicdb": 0.35},
+                        augmentation="colon", **changes))  # fmt: skip
+    return runs
+
+
+PLANS: dict[str, list[Stage]] = {
+    "window": [Stage([_FIRST, _COLON, _SKIN], 0.22), Stage([*_BREASTS, _COLON, _SKIN], 1.0)],
+    "smoke": [Stage([_breast(1), _COLON])],
+    "one": [Stage([_breast(1, keep=False)])],
+    "peers": [Stage(_peers(128))],
+}
