@@ -50,8 +50,14 @@ AUGMENTATIONS = {
     "skin": Augmentation(
         vertical_flip=0.5, rotation=math.pi, zoom=(0.6, 1.6), reflect=0.6, letterbox=0.1, colour=0.6, vignette=0.15
     ),
-    "plain": Augmentation(
-        zoom=(0.8, 1.3), reflect=0.0, letterbox=0.0, contrast=0.3, gamma=(0.6, 1.6), affine=0.8, stretch=0.0, blur=0.2
+    # The last epochs: nearer to the images as they are.
+    "breast_mild": Augmentation(
+        rotation=0.2, shear=0.1, zoom=(0.8, 1.25), letterbox=0.15, gamma=(0.7, 1.4), contrast=0.25, field=0.15,
+        depth_gain=0.2, speckle=0.15, marks=0.2, blur=0.2, noise=0.2,
+    ),
+    "colon_mild": Augmentation(
+        vertical_flip=0.5, rotation=math.pi, zoom=(0.7, 1.4), letterbox=0.15, gamma=(0.7, 1.4), contrast=0.25,
+        reflect=0.2, colour=0.4, highlights=0.15, field=0.1, blur=0.2, noise=0.2,
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from monai.networks.nets import AttentionUnet, FlexibleUNet, SegResNet, UNet
 from torch import nn
@@ -105,9 +105,15 @@ def _peers(size: int) -> list[Run]:
     return runs
 
 
+# fmt: off
 PLANS: dict[str, list[Stage]] = {
     "window": [Stage([_FIRST, _COLON, _SKIN], 0.22), Stage([*_BREASTS, _COLON, _SKIN], 1.0)],
     "smoke": [Stage([_breast(1), _COLON])],
     "one": [Stage([_breast(1, keep=False)])],
+    # On two CPU cores, from the weights of "window".
+    "polish_breast": [Stage([_breast(1, name="breast1_polished", augmentation="breast_mild", rate=4e-4, batch_size=8,
+                                     start="weights/breast1.pt", seed=11)])],
+    "polish_colon": [Stage([replace(_COLON, name="colon_polished", augmentation="colon_mild", rate=4e-4, batch_size=8,
+                                    start="weights/colon.pt", seed=11)])],
     "peers": [Stage(_peers(128))],
 }

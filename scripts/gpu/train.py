@@ -103,6 +103,8 @@ class Trainer:
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         self.graph: Any = None
         self.waiting: list[Any] = []
+        # Most CPUs emulate bfloat16, several times slower than float32.
+        self.bfloat16 = device.type == "cuda" or "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
         self.limit: int | None = None
         self.begin = self.end = 0.0
         self.due = list(SCORED_AT) if run.milestones else []
@@ -134,7 +136,7 @@ class Trainer:
         image, mask = augment(*self.pack.pick(self.indices), AUGMENTATIONS[self.run.augmentation])
         image = standardize(image).contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(image)
         loss = compute_loss(logits.float(), mask)
         loss.backward()
