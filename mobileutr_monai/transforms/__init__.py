@@ -1,7 +1,18 @@
 """Transforms that MONAI lacks."""
 
 from mobileutr_monai.transforms.batch_augmentation import BatchAugmentation
+from mobileutr_monai.transforms.intensity import (
+    RandDarkCorners,
+    RandDarkCornersd,
+    RandDepthGain,
+    RandDepthGaind,
+    RandGainField,
+    RandGainFieldd,
+    RandMarks,
+    RandMarksd,
+)
 from mobileutr_monai.transforms.label_map import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
+from mobileutr_monai.transforms.letterbox import RandLetterbox, RandLetterboxd
 from mobileutr_monai.transforms.region import CropToRegiond
 from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 
@@ -10,5 +21,15 @@ __all__ = [
     "CropToRegiond",
     "ProbabilitiesToLabelMap",
     "ProbabilitiesToLabelMapd",
+    "RandDarkCorners",
+    "RandDarkCornersd",
+    "RandDepthGain",
+    "RandDepthGaind",
+    "RandGainField",
+    "RandGainFieldd",
+    "RandLetterbox",
+    "RandLetterboxd",
+    "RandMarks",
+    "RandMarksd",
     "ResampleToSpacingd",
 ]

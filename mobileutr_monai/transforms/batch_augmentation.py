@@ -10,6 +10,7 @@ import torch
 from monai.networks.layers import gaussian_1d
 from monai.transforms import (
     Compose,
+    NormalizeIntensityd,
     RandAdjustContrastd,
     RandAffined,
     RandCoarseDropoutd,
@@ -23,6 +24,9 @@ from monai.transforms import (
 from monai.transforms.utils import create_rotate, create_scale, create_shear, create_translate
 from torch.nn import functional as F
 
+from mobileutr_monai.transforms.intensity import RandDarkCornersd, RandDepthGaind, RandGainFieldd, RandMarksd
+from mobileutr_monai.transforms.letterbox import RandLetterboxd
+
 __all__ = ["BatchAugmentation"]
 
 
@@ -34,8 +38,8 @@ class BatchAugmentation:
     in a few kernels. Flips, quarter turns and the affine are one resampling, and noise is drawn on the device.
 
     Args:
-        transforms: first those of ``image`` and ``label`` (flips, quarter turns, at most one affine), then those of
-            ``image`` alone (intensities).
+        transforms: first those of ``image`` and ``label`` (flips, quarter turns, at most one affine, then bars), then
+            those of ``image`` alone (intensities).
 
     Shape:
         - ``image``: (B, C, rows, columns), ``label``: (B, 1, rows, columns); float32 when they are returned.
@@ -46,7 +50,8 @@ class BatchAugmentation:
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         self.spatial = [transform for transform in transforms if type(transform) in _MATRIX]
-        self.intensity = list(transforms[len(self.spatial) :])
+        self.letterbox = [transform for transform in transforms if isinstance(transform, RandLetterboxd)]
+        self.intensity = list(transforms[len(self.spatial) + len(self.letterbox) :])
         for listed, known, keys in (
             (self.spatial, _MATRIX, ("image", "label")),
             (self.intensity, _INTENSITY, ("image",)),
@@ -87,6 +92,9 @@ class BatchAugmentation:
                 F.grid_sample(value, grid, str(mode), str(padding_mode), align_corners=False)
                 for value, mode, padding_mode in zip((image, label), self.modes, self.padding_modes, strict=True)
             )
+        for transform in self.letterbox:
+            done = [transform({"image": one, "label": of}) for one, of in zip(image, label, strict=True)]
+            image, label = (torch.stack([item[key] for item in done]) for key in ("image", "label"))
         for transform in self.intensity:
             image = _INTENSITY[type(transform)](transform, image)
         return image, label
@@ -242,6 +250,21 @@ def _drop_holes(transform: RandCoarseDropoutd, image: torch.Tensor) -> torch.Ten
     return image
 
 
+def _apply_each(transform: Any, image: torch.Tensor) -> torch.Tensor:
+    """Applies a transform of ours, which runs on the images' device, to one image after the other."""
+    return torch.stack([transform({"image": one})["image"] for one in image])
+
+
+def _normalize(transform: NormalizeIntensityd, image: torch.Tensor) -> torch.Tensor:
+    inner = transform.normalizer
+    if inner.nonzero or inner.channel_wise or inner.subtrahend is not None or inner.divisor is not None:
+        raise ValueError(
+            "normalization of batches takes NormalizeIntensityd of the whole image; train without gpu_train.json"
+        )
+    deviation, mean = torch.std_mean(image, (1, 2, 3), correction=0, keepdim=True)
+    return (image - mean) / torch.where(deviation == 0, torch.ones_like(deviation), deviation)
+
+
 _INTENSITY: dict[type, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     RandScaleIntensityd: _scale,
     RandShiftIntensityd: _shift,
@@ -249,5 +272,10 @@ _INTENSITY: dict[type, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     RandGaussianNoised: _add_noise,
     RandGaussianSmoothd: _smooth,
     RandCoarseDropoutd: _drop_holes,
+    RandDepthGaind: _apply_each,
+    RandMarksd: _apply_each,
+    RandDarkCornersd: _apply_each,
+    RandGainFieldd: _apply_each,
+    NormalizeIntensityd: _normalize,
 }
 """Transform -> what draws for each image of a batch and changes the batch."""

@@ -1,8 +1,9 @@
 """Grouped convolutions of small images as products of banded matrices.
 
-cuDNN computes depthwise 7 x 7 and 9 x 9 convolutions and their gradients slowly. Along the columns such a convolution is a
-product with a banded matrix, and its rows are stacked into the same product, which tensor cores compute: same weights, same
-result up to rounding.
+cuDNN computes depthwise 7 x 7 and 9 x 9 convolutions and their gradients slowly. Along the columns such a convolution
+is a product with a banded matrix, and its rows are stacked into the same product, which tensor cores compute: same
+weights, same result up to rounding. On an H200 a training step of batch 32 took 36.3 ms instead of 43.0, and with four networks
+side by side 27.3 instead of 34.1 (``choose.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def banded_conv2d(
     image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int, bands: torch.Tensor
 ) -> torch.Tensor:
     """Convolves (B, C, H, W) with an odd kernel, stride 1, zero padding. ``bands`` is that of ``make_bands``."""
-    count, channels, rows, columns = image.shape
+    count, _, rows, columns = image.shape
     out_channels, per_group, size, _ = weight.shape
     each, pad = out_channels // groups, size // 2
     stacked = F.pad(image.contiguous(), (0, 0, pad, pad)).reshape(count, groups, per_group, rows + 2 * pad, columns)

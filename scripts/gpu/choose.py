@@ -39,7 +39,7 @@ def main() -> None:
                         flush=True,
                     )
                 del trainers
-            except Exception as error:  # the next form may work
+            except RuntimeError as error:  # the next form may work
                 print(f"banded {banded} batch {batch_size}: {type(error).__name__}: {error}", flush=True)
 
 

@@ -2,8 +2,9 @@
 
     python scripts/gpu/pack.py DATA --output PACK
 
-``DATA`` holds ``busi/``, ``busbra/`` ...; a pack is one file per bundle, with what ``scripts/gpu/train.py`` reads: the names
-of each section, images as WebP and masks as PNG. Lists that are only reported stay at home.
+``DATA`` holds ``busi/``, ``busbra/`` ...; a pack is one zip per bundle, with what ``scripts/gpu/train.py`` reads:
+``index.json`` with the names of each section, images as WebP and masks as PNG. Lists that are only reported
+stay at home.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,7 @@ def _encode(data: Path, item: dict, mode: str, quality: int) -> tuple[bytes, byt
 
 
 def main() -> None:
+    """Writes the packs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the data sets")
     parser.add_argument("--output", type=Path, required=True, help="folder of the packs")
@@ -64,7 +66,12 @@ def main() -> None:
     for name, (bundle, lists, mode, quality) in PACKS.items():
         packed = pack_bundle(arguments.data, Path("bundles") / bundle, lists, mode, quality)
         path = arguments.output / f"{name}.pack"
-        path.write_bytes(pickle.dumps(packed))
+        with zipfile.ZipFile(path, "w") as archive:
+            index = {**packed, "items": {name: item[0] for name, item in packed["items"].items()}}
+            archive.writestr("index.json", json.dumps(index))
+            for i, (_, image, mask) in enumerate(packed["items"].values()):
+                archive.writestr(f"{i}.webp", image)
+                archive.writestr(f"{i}.png", mask)
         print(name, len(packed["items"]), f"{path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -21,8 +21,8 @@ def make_base() -> nn.Module:
 class Run:
     """One network and what it learns from.
 
-    ``sampling``: set -> its share of the images of a batch. ``turns``: steps in each round. ``start``: weights, a file or
-    the name of a run of an earlier stage. ``keep``: whether its weights are written.
+    ``sampling``: set -> its share of the images of a batch. ``turns``: steps in each round. ``start``: weights, a file
+    or the name of a run of an earlier stage. ``keep``: whether its weights are written.
     ``milestones``: whether it is scored on the way.
     """
 

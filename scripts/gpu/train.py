@@ -2,10 +2,11 @@
 
     python scripts/gpu/train.py PLAN --packs FOLDER --output OUT --seconds 500
 
-A step (augmentation, forward and backward pass, AdamW, moving average) is one CUDA graph; the networks take turns, each on
-a stream of its own, so that the small kernels of one fill the gaps of the others. The learning rate follows the clock: every
-run ends at the deadline with its schedule complete. Weights, log and scores of the selection lists are written as they come.
-On a CPU the same steps run without graphs, for a test of a plan before a GPU is there: ``--steps 2 --batch_size 2``.
+A step (augmentation, forward and backward pass, AdamW, moving average) is one CUDA graph; the networks take turns, each
+on a stream of its own, so that the small kernels of one fill the gaps of the others. The learning rate follows the
+clock: every run ends at the deadline with its schedule complete. Weights, log and scores of the selection lists are written as
+they come. On a CPU the same steps run without graphs, for a test of a plan before a GPU is there: ``--steps 2
+--batch_size 2``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import io
 import json
 import math
 import os
-import pickle
 import time
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,16 @@ class Pack:
     """Images and masks of one bundle on a device, uint8."""
 
     def __init__(self, path: Path, device: torch.device, size: int) -> None:
-        # A pack is written by pack.py on the machine that sends it.
-        packed = pickle.loads(path.read_bytes())
-        names = list(packed["items"])
+        with zipfile.ZipFile(path) as archive:
+            packed = json.loads(archive.read("index.json"))
+            names = list(packed["items"])
+            files = [(archive.read(f"{i}.webp"), archive.read(f"{i}.png")) for i in range(len(names))]
         self.index = {name: i for i, name in enumerate(names)}
-        self.sets = [packed["items"][name][0] for name in names]
+        self.sets = list(packed["items"].values())
         self.lists = packed["lists"]
 
-        def decode(name: str) -> tuple[np.ndarray, np.ndarray]:
-            _, image, mask = packed["items"][name]
+        def decode(file: tuple[bytes, bytes]) -> tuple[np.ndarray, np.ndarray]:
+            image, mask = file
             with Image.open(io.BytesIO(image), formats=("WEBP",)) as picture:
                 pixels = picture.convert(packed["mode"])
                 if pixels.size != (size, size):
@@ -62,7 +64,7 @@ class Pack:
             return values.reshape(size, size, -1).transpose(2, 0, 1), labels[None]
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = list(pool.map(decode, names))
+            decoded = list(pool.map(decode, files))
         self.images = torch.from_numpy(np.stack([image for image, _ in decoded])).to(device)
         self.masks = torch.from_numpy(np.stack([mask for _, mask in decoded]).astype(np.uint8)).to(device)
 
@@ -210,9 +212,7 @@ def compute_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def score(
-    network: nn.Module, pack: Pack, names: list[str], change: Callable | None = None
-) -> dict[str, list[float]]:
+def score(network: nn.Module, pack: Pack, names: list[str], change: Callable | None = None) -> dict[str, list[float]]:
     """Returns the Dice of each image at the network's size; for images without a label, the share that is predicted."""
     values: dict[str, list[float]] = {}
     for start in range(0, len(names), 64):
@@ -253,9 +253,7 @@ def find_rate(progress: float, peak: float) -> float:
     return peak * (0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP)))) + 1e-6
 
 
-def train(
-    trainers: list[Trainer], end: float, log: Callable[..., None], save: Callable, max_steps: int
-) -> None:
+def train(trainers: list[Trainer], end: float, log: Callable[..., None], save: Callable, max_steps: int) -> None:
     """Lets trainers take turns until ``end``; those whose own end it is are scored and saved."""
     last_log, rounds = time.monotonic(), 0
     for trainer in trainers:
@@ -284,6 +282,7 @@ def train(
 
 
 def report(trainer: Trainer, progress: float, log: Callable[..., None]) -> None:
+    """Scores a trainer's average on its selection lists and logs the means."""
     scores = score_selection(trainer, trainer.limit)
     means = {
         f"{section}/{name}": round(float(np.mean(values)), 4)
@@ -295,6 +294,7 @@ def report(trainer: Trainer, progress: float, log: Callable[..., None]) -> None:
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
+    """Trains what the plan lists, stage by stage."""
     began = time.monotonic()
     device = torch.device(arguments.device)
     if device.type == "cuda":
@@ -366,7 +366,8 @@ def _write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def main(given: Iterable[str] | None = None) -> None:
+def main(given: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", choices=sorted(PLANS))
     parser.add_argument("--packs", type=Path, required=True, help="folder of the files that pack.py writes")
