@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from monai.networks.nets import AttentionUnet, FlexibleUNet, SegResNet, UNet
 from torch import nn
@@ -98,7 +99,7 @@ PEERS: dict[str, Callable[[], nn.Module]] = {
 def _peers(size: int) -> list[Run]:
     runs = []
     for name, make in PEERS.items():
-        changes = {"make": make, "size": size, "keep": False, "milestones": False, "seed": 7}
+        changes: dict[str, Any] = {"make": make, "size": size, "keep": False, "milestones": False, "seed": 7}
         runs.append(_breast(1, **{**changes, "name": f"{name} breast"}))
         runs.append(Run(f"{name} colon", "colon", "kvasir_cvc", {"kvasir_seg": 0.65, "cvc_clinicdb": 0.35},
                         augmentation="colon", **changes))  # fmt: skip

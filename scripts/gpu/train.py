@@ -4,9 +4,9 @@
 
 A step (augmentation, forward and backward pass, AdamW, moving average) is one CUDA graph; the networks take turns, each
 on a stream of its own, so that the small kernels of one fill the gaps of the others. The learning rate follows the
-clock: every run ends at the deadline with its schedule complete. Weights, log and scores of the selection lists are written as
-they come. On a CPU the same steps run without graphs, for a test of a plan before a GPU is there: ``--steps 2
---batch_size 2``.
+clock: every run ends at the deadline with its schedule complete. Weights, log and scores of the selection lists are
+written as they come. On a CPU the same steps run without graphs, for a test of a plan before a GPU is there:
+``--steps 2 --batch_size 2``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Trainer:
         self.run, self.pack, self.device = run, pack, device
         torch.manual_seed(run.seed)
         network = run.make()
-        self.network = network.to(device=device, memory_format=torch.channels_last).train()
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if banded:
             use_banded(self.network)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -91,10 +91,9 @@ class Trainer:
             )
             if average.is_floating_point()
         ]
-        fast = {"capturable": True} if device.type == "cuda" else {}
         self.rate = torch.tensor(1e-6, device=device)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.rate, weight_decay=0.01, fused=True, **fast
+            self.network.parameters(), lr=self.rate, weight_decay=0.01, fused=True, capturable=device.type == "cuda"
         )
         self.batch_size = batch_size
         self.indices = torch.zeros(batch_size, dtype=torch.long, device=device)
@@ -154,6 +153,7 @@ class Trainer:
         self.loss.lerp_(loss.detach(), 0.02)
 
     def _capture(self) -> None:
+        assert self.stream is not None
         self.indices.copy_(self.draw())
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
