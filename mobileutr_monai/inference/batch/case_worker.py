@@ -111,7 +111,11 @@ class CaseWorker:
         Args:
             drawn: why something is not drawn; before it comes what was changed in reading.
         """
-        return NOTE_SEPARATOR.join(filter(None, (*find_notes(case), drawn)))
+        try:
+            notes = find_notes(case)
+        except (OSError, ValueError):  # it changed meanwhile, which ends the case
+            notes = ()
+        return NOTE_SEPARATOR.join(filter(None, (*notes, self.writer.why_plain(case), drawn)))
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
         """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""

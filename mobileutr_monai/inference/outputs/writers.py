@@ -81,6 +81,13 @@ class CaseWriter:
             return "no overlay: a capture cannot refer to a file without UIDs"
         return ""
 
+    def why_plain(self, case: InputCase) -> str:
+        """Returns why a DICOM case gets no DICOM Segmentation although it could; empty if it gets one."""
+        missing = _missing_uids(case)
+        if self.output_format != "auto" or case.kind is CaseKind.CINE or not missing:
+            return ""
+        return f"a plain mask: no DICOM object can refer to a file without {', '.join(missing)}"
+
     def write(self, case: InputCase, label: np.ndarray) -> tuple[Path, np.ndarray | None]:
         """Writes a label map of anything but a cine; returns its file and, if known, the mm along its axes.
 
@@ -233,9 +240,20 @@ def _crop(view: View, box: Box | None) -> View:
 
 def _can_be_referred_to(case: InputCase) -> bool:
     """Whether DICOM objects can be derived from a case: files without UIDs have no name to be called by."""
-    return case.dicom is not None and all(
-        (*case.dicom.sop_uids, case.dicom.sop_class_uid, case.dicom.study_uid, case.dicom.series_uid)
-    )
+    return case.dicom is not None and not _missing_uids(case)
+
+
+def _missing_uids(case: InputCase) -> list[str]:
+    """Returns the UIDs that a DICOM object needs of its source and that are not there."""
+    if case.dicom is None:
+        return []
+    found = {
+        "SOPInstanceUID": all(case.dicom.sop_uids),
+        "SOPClassUID": bool(case.dicom.sop_class_uid),
+        "StudyInstanceUID": bool(case.dicom.study_uid),
+        "SeriesInstanceUID": bool(case.dicom.series_uid),
+    }
+    return [name for name, is_there in found.items() if not is_there]
 
 
 def _named(base: Path, ending: str) -> Path:
