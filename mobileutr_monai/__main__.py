@@ -17,13 +17,17 @@ RESEARCH_ONLY = "Research only. Not a medical device."
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage)."""
+    import warnings
+
     from mobileutr_monai.core.user import name_user
 
     options = _build_parser().parse_args(arguments)
     name_user()
     logging.getLogger("monai").setLevel(logging.ERROR)  # it warns of optional packages that this project does not use
     try:
-        return int(options.verb(options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pillow warns of what is then said in the verb's own words
+            return int(options.verb(options))
     except (
         FileExistsError,
         FileNotFoundError,

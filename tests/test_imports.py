@@ -118,3 +118,11 @@ def test_a_folder_is_checked_and_an_onnx_file_run_without_torch_and_monai(module
     script = f"import sys; import mobileutr_monai.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not (HEAVY - {"numpy", "PIL"}) & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_pictures_are_opened_in_known_formats_alone(module: str) -> None:
+    """Pillow would run Ghostscript on PostScript."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open"):
+            assert "formats" in {keyword.arg for keyword in node.keywords}, "use readers.pillow_io.open_image"

@@ -8,6 +8,7 @@ Three ways in: a MONAI datalist (JSON with ``training``, ``validation``, ``testi
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,22 @@ __all__ = [
     "select_sections",
 ]
 
+logger = logging.getLogger(__name__)
+
 UNLABELLED_SECTIONS = ("testing", "test")
 """Sections whose cases may be plain paths of images, as in the datalists of the Medical Segmentation Decathlon."""
 
 Item = dict[str, Any]
 
 
-def load_datalist(dataset_dir: str | Path, datalist: str | Path = "", fold: int = 1) -> dict[str, list[Item]]:
+def load_datalist(dataset_dir: str | Path, datalist: str | Path = "", fold: int | None = None) -> dict[str, list[Item]]:
     """Returns the sections of a datalist with paths that exist.
 
     Args:
         dataset_dir: folder that the datalist's paths are relative to.
         datalist: JSON file; if empty, ``datalist.json`` in the folder, else the text lists of the authors' layout.
         fold: which of the numbered text lists to use; in a JSON list without ``validation`` whose ``training`` cases
-            have a ``fold``, the cases of this one become ``validation``.
+            have a ``fold``, the cases of this one become ``validation``. None: the first, which is said.
 
     Raises:
         FileNotFoundError: the folder, the list or one of its files does not exist.
@@ -55,7 +58,8 @@ def load_datalist(dataset_dir: str | Path, datalist: str | Path = "", fold: int 
     if path is not None:
         sections = {name: [_resolve(i, root, path) for i in items] for name, items in read_sections(path).items()}
         return _hold_out(sections, fold, path)
-    lists = find_lists(root, fold)
+    lists = find_lists(root, 1 if fold is None else fold)
+    logger.info("training on %s, validating on %s", lists["training"].name, lists["validation"].name)
     cases = pair_cases(root)
     return {section: _select(cases, names) for section, names in lists.items()}
 
@@ -201,12 +205,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _hold_out(sections: dict[str, list[Item]], fold: int, path: Path) -> dict[str, list[Item]]:
+def _hold_out(sections: dict[str, list[Item]], fold: int | None, path: Path) -> dict[str, list[Item]]:
     """Makes a fold of the training cases the validation cases, where the list has folds."""
     training = sections.get("training", [])
     if "validation" in sections or not training or not all("fold" in item for item in training):
         return sections
     folds = sorted({item["fold"] for item in training})
+    if fold is None:
+        fold = folds[0]
+        logger.warning("validating on fold %s of %s; choose another with --fold", fold, ", ".join(map(str, folds)))
     if fold not in folds:
         raise ValueError(
             f"datalist {path} has no fold {fold}, only {', '.join(map(str, folds))}; choose one with --fold"

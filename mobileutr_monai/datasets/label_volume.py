@@ -30,15 +30,15 @@ def to_labels(values: np.ndarray, labels: int, name: str | Path) -> np.ndarray:
         whole = np.abs(values - rounded) <= TOLERANCE
     if not whole.all():
         raise ValueError(
-            f"label {name} has the value {values[~whole].flat[0]:g}, which is no whole number; save it as a label map"
+            f"{name}: has the value {values[~whole].flat[0]:g}, which is no whole number; save it as a label map"
         )
     low, high = float(rounded.min()), float(rounded.max())
     if low < 0:
-        raise ValueError(f"label {name} has the value {low:g}; labels are 0 for background, 1, 2 and so on")
+        raise ValueError(f"{name}: has the value {low:g}; labels are 0 for background, 1, 2 and so on")
     if labels and high > labels:
         raise ValueError(
-            f"label {name} has label {high:g}, but the network has {labels}; give it more output channels, "
-            "or merge labels"
+            f"{name}: has the value {high:g}, but the network has the labels 0 to {labels}; give it more output "
+            "channels, or merge labels"
         )
     label: np.ndarray = rounded.astype(np.float32)
     return label

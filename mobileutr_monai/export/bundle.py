@@ -26,7 +26,7 @@ from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.networks import fold_network, load_weights
-from mobileutr_monai.readers.pillow_io import to_mode
+from mobileutr_monai.readers.pillow_io import open_image, to_mode
 
 __all__ = ["Exported", "export_bundle"]
 
@@ -213,7 +213,7 @@ def _compare_raw(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarra
     pixels = differing = 0
     for path in paths:
         expected = segmenter.make_label_map(segmenter.infer([segmenter.reader.read([path])])[0])
-        with Image.open(path) as image:
+        with open_image(path, "image") as image:
             array = np.asarray(to_mode(image, mode))
         found = run(array.reshape(*array.shape[:2], -1))
         pixels, differing = pixels + expected.size, differing + int((expected != found).sum())

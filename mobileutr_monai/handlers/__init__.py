@@ -5,6 +5,7 @@ from mobileutr_monai.handlers.finite_gradients import FiniteGradients
 from mobileutr_monai.handlers.log import EpochLog, ProgressBar
 from mobileutr_monai.handlers.precision_recall import Precision, Recall
 from mobileutr_monai.handlers.seed import EpochSeed
+from mobileutr_monai.handlers.training_data import TrainingData
 from mobileutr_monai.handlers.weight_average import WeightAverage
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ProgressBar",
     "Recall",
     "TrainingCheckpoint",
+    "TrainingData",
     "WeightAverage",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch.utils.data import DataLoader
 
 __all__ = ["TrainingData"]
 
@@ -18,32 +19,33 @@ class TrainingData:
     """Says how many cases a training has, how many steps an epoch, and which cases each epoch leaves out.
 
     Args:
-        dataset: of the training; where it caches its cases, their labels are looked at.
-        batch_size: cases of a step.
-        drop_last: whether an epoch leaves out the cases that do not fill a batch.
+        loader: of the training; where its data set caches the cases, their labels are looked at.
 
     Raises:
         ValueError: at the start of training, when no case has anything labelled.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, drop_last: bool) -> None:
-        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._say)
 
     def _say(self, engine: Engine) -> None:
-        cases = len(self.dataset)
-        rest = cases % self.batch_size if self.drop_last else 0
-        steps = -(-(cases - rest) // self.batch_size)
-        logger.info("%d cases, batches of %d: %d steps per epoch", cases, self.batch_size, steps)
+        dataset: Any = self.loader.dataset
+        cases, batch_size = len(dataset), self.loader.batch_size or 1
+        # Of several processes each has its part.
+        sampler: Any = self.loader.sampler
+        part = len(sampler) if hasattr(sampler, "__len__") else cases
+        rest = part % batch_size if self.loader.drop_last else 0
+        logger.info("%d cases, batches of %d: %d steps per epoch", cases, batch_size, len(self.loader))
         if rest:
             logger.warning(
                 "%d of %d cases, others in each epoch, do not fill a batch and are left out of it; a batch_size that "
                 "divides %d uses all",
-                *(rest, cases, cases),
+                *(rest, part, part),
             )
-        labels = [case["label"] for case in _cached(self.dataset) if "label" in case]
+        labels = [case["label"] for case in _cached(dataset) if "label" in case]
         empty = sum(not bool(torch.as_tensor(label).any()) for label in labels)
         if labels and empty == len(labels):
             raise ValueError(

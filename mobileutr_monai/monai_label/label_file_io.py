@@ -8,7 +8,6 @@ from typing import cast
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
-from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
@@ -18,6 +17,7 @@ from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.pixels import read_frame
 from mobileutr_monai.readers.dicom.reader import read_volume
 from mobileutr_monai.readers.dicom.series import LPS_TO_RAS, DicomCase, find_one_case
+from mobileutr_monai.readers.pillow_io import open_image
 
 __all__ = ["read_label_file", "read_one_case", "to_nifti", "write_label_file"]
 
@@ -83,7 +83,7 @@ def read_label_file(path: Path, case: DicomCase) -> np.ndarray:
         ValueError: it is not on the image's grid.
     """
     if path.suffix.lower() == ".png":
-        with Image.open(path) as picture:
+        with open_image(path, "label") as picture:
             values, affine = np.asarray(picture).T, None
     else:
         values, affine = _read_volume_file(path)

@@ -10,13 +10,13 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-from PIL import Image, UnidentifiedImageError
 
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.datasets.masks import read_mask
 from mobileutr_monai.inference.batch.case_worker import to_case_error
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
+from mobileutr_monai.readers.pillow_io import open_image
 
 __all__ = ["LabelCheck", "explain", "to_indices"]
 
@@ -45,12 +45,11 @@ def _in_plainer_words(path: Path, error: Exception) -> Exception:
         if path.is_file() and path.stat().st_size == 0:
             return ValueError("the file is empty")
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            with Image.open(path) as image:
+            with open_image(path, "image") as image:
                 image.load()
     except Exception as plainer:  # noqa: BLE001 - of a picture that it cannot decode
         error = plainer
-    unknown = isinstance(error, UnidentifiedImageError)
-    return ValueError("the file is cut off, or not the image that its name says") if unknown else error
+    return error
 
 
 def to_indices(values: np.ndarray, labels: Sequence[SegmentLabel]) -> np.ndarray:

@@ -14,10 +14,12 @@ from mobileutr_monai.transforms.intensity import (
 from mobileutr_monai.transforms.label_map import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd
 from mobileutr_monai.transforms.letterbox import RandLetterbox, RandLetterboxd
 from mobileutr_monai.transforms.region import CropToRegiond
+from mobileutr_monai.transforms.same_grid import CheckSameGridd
 from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 
 __all__ = [
     "BatchAugmentation",
+    "CheckSameGridd",
     "CropToRegiond",
     "ProbabilitiesToLabelMap",
     "ProbabilitiesToLabelMapd",

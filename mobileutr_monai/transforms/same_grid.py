@@ -13,8 +13,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 __all__ = ["CheckSameGridd", "check_same_grid"]
 
-TOLERANCE_MM = 1e-2
-"""Distance by which a corner of a label may miss that of its image: formats round differently."""
+TOLERANCE = 0.05
+"""By which a corner of a label may miss that of its image, as a share of a voxel's side: formats round differently."""
 
 
 def check_same_grid(label: Mapping[str, Any], image: Mapping[str, Any]) -> None:
@@ -29,12 +29,13 @@ def check_same_grid(label: Mapping[str, Any], image: Mapping[str, Any]) -> None:
     Raises:
         ValueError: size or place differ; the message does not name the files.
     """
-    (label_shape, label_corners), (image_shape, image_corners) = _find_grid(label), _find_grid(image)
+    label_shape, label_corners, _ = _find_grid(label)
+    image_shape, image_corners, voxel_mm = _find_grid(image)
     if label_shape != image_shape:
         sizes = (" x ".join(map(str, shape)) for shape in (label_shape, image_shape))
         raise ValueError("is {}, the image is {}; make the label again on the image's grid".format(*sizes))
     distance = float(np.linalg.norm(label_corners - image_corners, axis=1).max())
-    if not distance <= TOLERANCE_MM:
+    if not distance <= TOLERANCE * voxel_mm:
         raise ValueError(
             f"lies elsewhere than the image, by up to {distance:.3g} mm: their affines differ; save the label with the "
             "image's geometry"
@@ -67,15 +68,15 @@ class CheckSameGridd(MapTransform):
         return result
 
 
-def _find_grid(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], np.ndarray]:
-    """Returns the size and, of volumes, the places of the corners in mm, the axes turned to RAS.
+def _find_grid(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], np.ndarray, float]:
+    """Returns the size and, of volumes, the places of the corners and the shortest side of a voxel, in mm, in RAS.
 
     Shape:
         - corners: (8, 3), of images zeros.
     """
     shape = tuple(int(side) for side in meta[MetaKeys.SPATIAL_SHAPE])
     if len(shape) < 3:
-        return shape, np.zeros((8, 3))
+        return shape, np.zeros((8, 3)), 0.0
     affine = np.asarray(meta[MetaKeys.ORIGINAL_AFFINE], np.float64)
     turn = io_orientation(affine)
     if np.isnan(turn).any():
@@ -83,4 +84,4 @@ def _find_grid(meta: Mapping[str, Any]) -> tuple[tuple[int, ...], np.ndarray]:
     turned: tuple[int, ...] = apply_orientation(np.empty(shape, bool), turn).shape
     to_mm = affine @ inv_ornt_aff(turn, shape)
     ends = np.indices((2, 2, 2)).reshape(3, 8).T * (np.asarray(turned) - 1)
-    return turned, ends @ to_mm[:3, :3].T + to_mm[:3, 3]
+    return turned, ends @ to_mm[:3, :3].T + to_mm[:3, 3], float(np.linalg.norm(affine[:3, :3], axis=0).min())

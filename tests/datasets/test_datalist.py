@@ -161,6 +161,15 @@ def test_a_fold_is_held_out_of_the_training_cases(root: Path) -> None:
         load_datalist(root, fold=3)
 
 
+def test_the_fold_that_is_validated_on_is_said_where_none_is_given(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [{"image": f"images/{name}.png", "fold": fold} for fold, name in enumerate(NAMES)]
+    write_json(root / "datalist.json", {"training": items})
+    assert names_of(load_datalist(root)["validation"]) == ["a"]
+    assert "validating on fold 0 of 0, 1, 2; choose another with --fold" in caplog.text
+
+
 # What is in the folder, and the coding of its masks.
 CODINGS: dict[str, tuple[dict[str, Any] | None, MaskCoding]] = {
     "declared": ({"training": [], "mask_coding": {"kind": "threshold", "threshold": 9}}, MaskCoding("threshold", 9)),

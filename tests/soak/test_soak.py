@@ -11,6 +11,7 @@ from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.provenance import CREATION_DATES
 from tests.soak.corpus import make_file
 from tests.soak.fuzz import NOT_THE_FILES, Tally, check_row
+from tests.soak.fuzz_data import check_files
 from tests.soak.kills import DATES, compare
 from tests.soak.seeds import find_seeds, make_image
 
@@ -33,6 +34,12 @@ def test_hostile_files_break_no_promise(python, tmp_path):
     assert process.returncode == 0, process.stderr[-2000:]
     assert runs["2D"]["statuses"]["ok"] > 5, "too few were read to prove anything"
     assert runs["2D"]["inputs"] >= 60
+
+
+def test_hostile_files_in_a_data_set_break_no_promise():
+    found = check_files(range(20_000, 20_030), 0, find_seeds(real=False))
+    assert found["violations"] == []
+    assert found["ends"]["check: 1"] > 20 and found["ends"]["split: 2"] > 20
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(python, tmp_path):
