@@ -1,15 +1,32 @@
 #!/usr/bin/env bash
-# Checks and tests: bash scripts/test.sh [PYTEST ARGUMENTS]
+# Checks and tests: bash scripts/test.sh [--all | --rest | PYTEST ARGUMENTS]
+# Without an option: the checks and the quick tests. --all: the checks and all tests. --rest: what --all adds.
 source "$(dirname "$0")/setup_env.sh"
 install_project "[dev]"
-# Threads of torch that wait must not spin: two processes on two cores slow each other down twenty times.
+# Waiting threads of torch must not spin: two processes on two cores slow each other down twenty times.
 export OMP_WAIT_POLICY=PASSIVE
-if [ $# -eq 0 ]; then
+
+run_checks() {
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
     .venv/bin/python scripts/render_bundles.py --check
-    # A file of tests is one process': its fixtures, servers among them, are made once.
-    set -- --numprocesses 2 --dist loadfile --durations 15
-fi
+}
+
+# The tests of one group run in one process, so that their fixtures, servers among them, are made once.
+parallel=(--numprocesses 2 --dist loadgroup --durations 15)
+rest="slow or soak or label"
+case "${1:-}" in
+"")
+    run_checks
+    set -- "${parallel[@]}" -m "not ($rest)"
+    ;;
+--all)
+    run_checks
+    set -- "${parallel[@]}"
+    ;;
+--rest)
+    set -- "${parallel[@]}" -m "$rest"
+    ;;
+esac
 exec .venv/bin/python -m pytest "$@"

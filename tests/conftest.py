@@ -1,19 +1,35 @@
-"""What the tests share: the repository's bundles, and commands run as a user runs them."""
+"""What the tests share: the repository's bundles, and commands, in this process or in one of their own."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
 
 Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file in one process, so that its fixtures are made once; ``spread`` leaves them free.
+
+    ``scripts/test.sh`` runs with ``--dist loadgroup``. The tests of MONAI Label name groups of their own, one a server.
+    """
+    for item in items:
+        if item.path.parent.name != "monai_label" and not item.get_closest_marker("spread"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +45,7 @@ def breast() -> Path:
 
 @pytest.fixture(scope="session")
 def python() -> Command:
-    """Runs ``python ARGUMENTS`` with this interpreter; returns the process with its output as text."""
+    """Runs ``python ARGUMENTS`` in a process of its own; returns the process with its output as text."""
 
     def run(*arguments: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -45,14 +61,52 @@ def python() -> Command:
     return run
 
 
+@contextmanager
+def leave_no_trace(cwd: Path) -> Iterator[None]:
+    """Does in ``cwd`` what a process may do to itself, and undoes it: the directory, the path, the logging."""
+    before, path, handlers, level = Path.cwd(), list(sys.path), list(logging.root.handlers), logging.root.level
+    os.chdir(cwd)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+
+
+def call(function: Callable[[list[str]], object], arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    """Calls a program's entry here, as if it were a process: importing torch and MONAI anew takes seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with leave_no_trace(cwd), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = function(arguments)
+        except SystemExit as stop:
+            code = stop.code
+    return subprocess.CompletedProcess(arguments, int(code or 0), out.getvalue(), err.getvalue())  # type: ignore[call-overload]
+
+
+def run_monai_bundle(arguments: list[str]) -> int:
+    """What ``python -m monai.bundle ARGUMENTS`` does."""
+    import fire
+    from monai.bundle import ckpt_export, onnx_export, run, verify_metadata, verify_net_in_out
+
+    verbs = (run, verify_metadata, verify_net_in_out, ckpt_export, onnx_export)
+    fire.Fire({verb.__name__: verb for verb in verbs}, command=arguments, name="monai.bundle")
+    return 0
+
+
 @pytest.fixture(scope="session")
 def monai_bundle(python: Command) -> Command:
-    """Runs ``python -m monai.bundle ARGUMENTS`` and expects that it works."""
+    """Does ``python -m monai.bundle ARGUMENTS`` and expects that it works; with ``module`` in a process of its own."""
 
-    def run(
-        *arguments: object, cwd: Path, module: tuple[str, ...] = ("-m", "monai.bundle")
-    ) -> subprocess.CompletedProcess:
-        process = python(*module, *arguments, cwd=cwd)
+    def run(*arguments: object, cwd: Path, module: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        if module:
+            process = python(*module, *arguments, cwd=cwd)
+        else:
+            process = call(run_monai_bundle, [str(argument) for argument in arguments], cwd)
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
         return process
 
@@ -60,27 +114,41 @@ def monai_bundle(python: Command) -> Command:
 
 
 @pytest.fixture(scope="session")
-def mobileutr(python: Command) -> Command:
-    """Runs ``python -m mobileutr_monai ARGUMENTS``, whatever comes of it."""
+def mobileutr() -> Command:
+    """Does ``mobileutr ARGUMENTS``, whatever comes of it."""
+    from mobileutr_monai.__main__ import main
 
     def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-        return python("-m", "mobileutr_monai", *arguments, cwd=cwd)
+        return call(main, [str(argument) for argument in arguments], cwd)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of its own for what engines make once, shared by all tests: exporting takes a while."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOBILEUTR_CACHE", str(folder))
-        yield folder
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One folder for all processes of a test run: what takes long to make is made once, under a lock."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def raw_onnx(breast: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine_cache(shared_folder: Path) -> Iterator[Path]:
+    """A cache of the test run's own for what engines make once: exporting takes a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEUTR_CACHE", str(shared_folder / "cache"))
+        yield shared_folder / "cache"
+
+
+@pytest.fixture(scope="session")
+def raw_onnx(breast: Path, shared_folder: Path) -> Path:
     """The breast ultrasound bundle as an ONNX file that takes pixels."""
     from mobileutr_monai.export.bundle import export_bundle
 
-    return export_bundle(breast, "onnx", tmp_path_factory.mktemp("raw") / "breast.onnx", raw=True).files[0]
+    output = shared_folder / "raw" / "breast.onnx"
+    with FileLock(shared_folder / "raw.lock"):
+        if not output.is_file():
+            output.parent.mkdir(exist_ok=True)
+            export_bundle(breast, "onnx", output, raw=True)
+    return output

@@ -82,37 +82,58 @@ def test_what_is_there_is_not_replaced_unasked(mobileutr, breast, tmp_path, verb
     assert output.read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("predict", "nowhere", "FOLDER", "--output", "out"),
-        ("predict", "BUNDLE", "FOLDER", "--output", "out", "--engine", "tensorflow"),
-        ("predict", "BUNDLE", "FOLDER", "--output", "out", "--workers", "-1"),
-        ("export", "nowhere", "--output", "m.onnx"),
-        ("export", "BUNDLE", "--output", "FOLDER"),
-        ("export", "BUNDLE", "--output", "m.xml"),
-        ("export", "BUNDLE", "--output", "m.onnx", "--weights", "none.pt"),
-        ("export", "BUNDLE", "--output", "there.onnx"),
-        ("check", "nowhere"),
-        ("check", "FOLDER", "--masks", "grey"),
-        ("check", "FOLDER", "--datalist", "none.json"),
-        ("split", "nowhere", "--output", "d.json"),
-        ("split", "FOLDER", "--output", "there.onnx"),
-        ("split", "FOLDER", "--output", "d.json", "--groups", "none.csv"),
-        ("convert", "none.pth", "--output", "m.pt"),
-        ("new-bundle", "mine", "--from", "nowhere", "--labels", "lesion"),
-    ],
-)
-def test_bad_usage_is_told_before_torch_is_imported(python, breast, tmp_path, arguments):
+TOLD_EARLY = [
+    ("predict", "nowhere", "FOLDER", "--output", "out"),
+    ("predict", "BUNDLE", "FOLDER", "--output", "out", "--engine", "tensorflow"),
+    ("predict", "BUNDLE", "FOLDER", "--output", "out", "--workers", "-1"),
+    ("export", "nowhere", "--output", "m.onnx"),
+    ("export", "BUNDLE", "--output", "FOLDER"),
+    ("export", "BUNDLE", "--output", "m.xml"),
+    ("export", "BUNDLE", "--output", "m.onnx", "--weights", "none.pt"),
+    ("export", "BUNDLE", "--output", "there.onnx"),
+    ("check", "nowhere"),
+    ("check", "FOLDER", "--masks", "grey"),
+    ("check", "FOLDER", "--datalist", "none.json"),
+    ("split", "nowhere", "--output", "d.json"),
+    ("split", "FOLDER", "--output", "there.onnx"),
+    ("split", "FOLDER", "--output", "d.json", "--groups", "none.csv"),
+    ("convert", "none.pth", "--output", "m.pt"),
+    ("new-bundle", "mine", "--from", "nowhere", "--labels", "lesion"),
+]
+
+CALL_ALL = """
+import json, sys
+sys.modules.update(dict.fromkeys(("torch", "monai")))  # importing them is an error then
+from mobileutr_monai.__main__ import main
+codes = []
+for arguments in json.loads(sys.argv[1]):
+    try:
+        codes.append(main(arguments))
+    except SystemExit as stop:
+        codes.append(stop.code)
+print(json.dumps(codes))
+"""
+
+
+def test_bad_usage_is_told_before_torch_is_imported(python, breast, tmp_path):
     (tmp_path / "there.onnx").touch()
     names = {"BUNDLE": str(breast), "FOLDER": str(breast / "sample_data")}
-    given = [names.get(argument, argument) for argument in arguments]
-    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'monai')))"  # importing them is an error then
-    script = f"{blocked}; from mobileutr_monai.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    process = python("-c", script, *given, cwd=tmp_path)
-    assert process.returncode == 2, process.stderr
-    assert len(process.stderr.splitlines()) == 1
+    given = [[names.get(argument, argument) for argument in arguments] for arguments in TOLD_EARLY]
+    process = python("-c", CALL_ALL, json.dumps(given), cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == [2] * len(TOLD_EARLY)
+    assert len(process.stderr.splitlines()) == len(TOLD_EARLY), "one line for each"
     assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--help",), 0), (("predict", "nowhere", "FOLDER", "--output", "out"), 2)],
+)
+def test_the_program_ends_with_the_code_of_its_verb(python, tmp_path, arguments, code):
+    process = python("-m", "mobileutr_monai", *arguments, cwd=tmp_path)
+    assert process.returncode == code
+    assert "Traceback" not in process.stderr
 
 
 def test_split_writes_a_datalist_that_training_takes(mobileutr, breast, tmp_path):

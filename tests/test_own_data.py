@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 BUSI = ROOT.parent / "shared" / "data" / "busi"
 SHAPES = ROOT / "tests" / "networks" / "data" / "state_dict_shapes.json"

@@ -9,6 +9,10 @@ import sys
 import sysconfig
 from zipfile import ZipFile
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "mobileutr_monai")
 
 

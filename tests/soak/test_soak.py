@@ -25,6 +25,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.soak
 def test_hostile_files_break_no_promise(python, tmp_path):
     results = tmp_path / "fuzz.json"
     options = ["--files", 60, "--first", 20_000, "--no-real", "--output", results]
@@ -42,6 +43,7 @@ def test_hostile_files_in_a_data_set_break_no_promise():
     assert found["ends"]["check: 1"] > 20 and found["ends"]["split: 2"] > 20
 
 
+@pytest.mark.soak
 def test_a_run_that_was_killed_ends_as_one_that_was_not(python, tmp_path):
     results = tmp_path / "kills.json"
     options = ["--kills", 2, "--images", 12, "--no-real", "--no-volumes", "--output", results]
