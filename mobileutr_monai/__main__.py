@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 PROGRAM = "mobileutr"
 RESEARCH_ONLY = "Research only. Not a medical device."
@@ -52,6 +51,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     from mobileutr_monai.core.choices import ENGINES, SUFFIXES
+    from mobileutr_monai.verbs import training
+    from mobileutr_monai.verbs.options import amount, count, duration, fraction, positive, setting, sides, spacing
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
@@ -73,7 +74,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="what computes: torch (default), torch-folded, torch-bf16, torch-fp16 (GPU), onnxruntime, "
         "openvino, openvino-bf16; auto: the fastest on this machine, of those that give the masks of torch",
     )
-    predict.add_argument("--batch-size", type=_positive, help="images that go through the network together")
+    predict.add_argument("--batch-size", type=positive, help="images that go through the network together")
     predict.add_argument("--no-overlays", action="store_true", help="do not draw contours on the images")
     predict.add_argument("--no-page", action="store_true", help="do not make report.html with pictures of all cases")
     predict.add_argument(
@@ -84,10 +85,18 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
-    predict.add_argument("--workers", type=_count, help="processes that read and write beside the network (default 2)")
-    predict.add_argument("--time-limit", type=_duration, metavar="SECONDS", help="that one case may take (default 600)")
+    predict.add_argument("--workers", type=count, help="processes that read and write beside the network (default 2)")
+    predict.add_argument("--time-limit", type=duration, metavar="SECONDS", help="that one case may take (default 600)")
     predict.add_argument(
-        "--memory-limit", type=_amount, metavar="GIB", help="that one case may take (default: half of the machine's)"
+        "--memory-limit", type=amount, metavar="GIB", help="that one case may take (default: half of the machine's)"
+    )
+    predict.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        type=setting,
+        metavar="ID=VALUE",
+        help="replace an id of configs/inference.json, as in image_size=[320,416]; may be repeated",
     )
     predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
     predict.add_argument(
@@ -129,10 +138,10 @@ def _build_parser() -> argparse.ArgumentParser:
     split.add_argument("folder", type=Path, metavar="DIR", help=layouts)
     split.add_argument("--output", type=Path, required=True, help="datalist (JSON) to write")
     split.add_argument(
-        "--validation", type=_fraction, help="share of the cases to validate on (default 0.2; none with --folds)"
+        "--validation", type=fraction, help="share of the cases to validate on (default 0.2; none with --folds)"
     )
-    split.add_argument("--test", type=_fraction, default=0.0, help="share of the cases to set aside (default 0)")
-    split.add_argument("--folds", type=_positive, default=0, help="number the training cases by folds 0, 1 ... instead")
+    split.add_argument("--test", type=fraction, default=0.0, help="share of the cases to set aside (default 0)")
+    split.add_argument("--folds", type=positive, default=0, help="number the training cases by folds 0, 1 ... instead")
     split.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
     split.add_argument("--classes", metavar="RULE", default="", help=f"keep the shares of the classes; {classes}")
     split.add_argument(
@@ -168,30 +177,14 @@ def _build_parser() -> argparse.ArgumentParser:
         default="parent",
         help="parent: start from BUNDLE's; the head is drawn anew where the labels' number differs (default)",
     )
+    new.add_argument("--variant", choices=("base", "large"), help="size of the network (default: BUNDLE's)")
+    new.add_argument("--in-channels", type=positive, metavar="N", help="channels of the images (default: BUNDLE's)")
+    new.add_argument("--image-size", type=sides, metavar="H,W", help="2D: size that the network sees, in pixels")
+    new.add_argument("--roi-size", type=sides, metavar="X,Y,Z", help="3D: size of the windows, in voxels")
+    new.add_argument("--spacing", type=spacing, metavar="X,Y,Z", help="3D: voxel size, in mm")
     new.set_defaults(verb=_new_bundle)
+    training.add_verbs(verbs)
     return parser
-
-
-def _number(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], Any]:
-    """Returns what makes a number of an option's text, or says which ones there may be."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not fits(value):
-            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text}")
-        return value
-
-    return parse
-
-
-_positive = _number(int, lambda value: value >= 1, "a whole number, at least 1")
-_count = _number(int, lambda value: value >= 0, "a whole number, 0 or more")
-_duration = _number(float, lambda value: value > 0, "more than 0")
-_amount = _number(float, lambda value: value >= 0, "0 or more")
-_fraction = _number(float, lambda value: 0 <= value < 1, "in [0, 1)")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -228,6 +221,7 @@ def _predict(options: argparse.Namespace) -> int:
         "crop_to_tissue": True if options.crop_to_tissue else None,
     }
     overrides |= {name: value for name, value in given.items() if value is not None}
+    overrides |= dict(options.settings or ())
     return run_bundle(options.bundle, options.folder, options.output, overrides)
 
 
@@ -338,7 +332,9 @@ def _new_bundle(options: argparse.Namespace) -> int:
 
     labels = [label.strip() for label in options.labels.split(",")]
     pretrained = options.weights == "parent"
-    made = make_bundle(options.name, options.parent, labels, options.output, pretrained=pretrained)
+    given = {name: getattr(options, name) for name in ("variant", "in_channels", "image_size", "roi_size", "spacing")}
+    settings = {name: value for name, value in given.items() if value is not None}
+    made = make_bundle(options.name, options.parent, labels, options.output, pretrained=pretrained, settings=settings)
     print(f"{made.folder}: {', '.join(f'{i} {label}' for i, label in enumerate(['background', *labels]))}")
     print(f"weights: {made.weights}")
     start = " --pretrained models/model.pt" if pretrained else ""

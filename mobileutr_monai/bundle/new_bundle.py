@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from mobileutr_monai.core.folders import require_configs
+from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.networks.weights import load_weights, save_weights
 
 __all__ = ["NewBundle", "make_bundle"]
@@ -83,7 +84,15 @@ class NewBundle(NamedTuple):
     weights: str
 
 
-def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *, pretrained: bool = True) -> NewBundle:
+def make_bundle(
+    name: str,
+    parent: Path,
+    labels: Sequence[str],
+    output: Path,
+    *,
+    pretrained: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> NewBundle:
     """Makes ``output / name`` from another bundle; it is verified before it gets its name, or is not there at all.
 
     Copied are configs and, with the weights, their licences. Ids and metadata follow from the labels: one label has one
@@ -95,6 +104,7 @@ def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *,
         output: folder that the bundle is made in.
         pretrained: start from the parent's weights; the head is drawn anew, by a fixed seed, when the number of output
             channels differs.
+        settings: config id -> value, of ``variant``, ``in_channels``, ``image_size``, ``roi_size`` and ``spacing``.
 
     Raises:
         FileExistsError: there is something of this name.
@@ -112,11 +122,14 @@ def make_bundle(name: str, parent: Path, labels: Sequence[str], output: Path, *,
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as temporary:
         bundle = Path(temporary) / name
         metadata = _copy_bundle(bundle, parent, labels, pretrained)
+        _set(bundle, parent, settings or {})
         weights = "none: random until it is trained"
         if pretrained:
             weights = _write_weights(bundle, parent, labels)
-        _write_source(bundle, parent, metadata, labels)
-        _write_json(bundle / "configs" / "metadata.json", _describe(metadata, name, labels, pretrained))
+        _write_source(bundle, parent, metadata, labels, settings or {})
+        described = _describe(metadata, name, labels, pretrained)
+        described = described | {"network_data_format": _describe_data(described, settings or {})}
+        _write_json(bundle / "configs" / "metadata.json", described)
         _write_card(bundle, metadata, labels, weights, pretrained)
         _verify(bundle, pretrained)
         bundle.rename(target)
@@ -167,21 +180,70 @@ def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: 
     return _read_json(parent / "configs" / "metadata.json")
 
 
-def _write_source(bundle: Path, parent: Path, metadata: dict[str, Any], labels: Sequence[str]) -> None:
+def _write_source(
+    bundle: Path, parent: Path, metadata: dict[str, Any], labels: Sequence[str], settings: Mapping[str, Any]
+) -> None:
     """Writes the ``bundle.yaml`` that the configs can be rendered from, if the parent has one."""
     if not (parent / SOURCE).is_file():
         return
     source = yaml.safe_load((parent / SOURCE).read_text(encoding="utf-8"))
-    source["common"] = (source.get("common") or {}) | {"out_channels": _output_channels(labels)}
+    source["common"] = (source.get("common") or {}) | _inherit(parent, settings)
+    source["common"]["out_channels"] = _output_channels(labels)
     text = _SOURCE_HEAD.format(parent=metadata["name"], version=metadata["version"])
     (bundle / SOURCE).write_text(text + yaml.safe_dump(source, sort_keys=False), encoding="utf-8")
+
+
+def _inherit(parent: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a new bundle: those of the parent's weights, and over them those that are given."""
+    values = {**read_settings(parent / "models" / "model.pt"), **settings}
+    values.pop("out_channels", None)  # follows from the labels
+    return values
+
+
+def _set(bundle: Path, parent: Path, settings: Mapping[str, Any]) -> None:
+    """Writes settings into the new bundle's configs, over those that the parent's weights were trained with.
+
+    Raises:
+        ValueError: the configs have no such id, or its value has another length.
+    """
+    values = _inherit(parent, settings)
+    for workflow in WORKFLOWS:
+        path = bundle / "configs" / f"{workflow}.json"
+        config = _read_json(path)
+        for name, value in values.items():
+            if name not in config:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{str(parent)!r} has no id {name} in configs/{path.name}; leave {option} out")
+            before = config[name]
+            if isinstance(before, list) and len(value) != len(before):
+                raise ValueError(f"{name} must be {len(before)} numbers, as in {before}, got {list(value)}")
+            config[name] = value
+        if values:
+            _write_json(path, config)
+
+
+def _describe_data(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metadata's ``network_data_format`` with the channels and sides of the settings."""
+    image = dict(metadata["network_data_format"]["inputs"]["image"])
+    channels = settings.get("in_channels", image["num_channels"])
+    if channels != image["num_channels"]:
+        names = {1: ["image"], 3: ["red", "green", "blue"]}.get(channels, [f"image {i}" for i in range(channels)])
+        image |= {"num_channels": channels, "channel_def": {str(i): name for i, name in enumerate(names)}}
+    size = settings.get("image_size", settings.get("roi_size"))
+    if size is not None:
+        image["spatial_shape"] = list(size)
+    return {**metadata["network_data_format"], "inputs": {"image": image}}
 
 
 def _write_weights(bundle: Path, parent: Path, labels: Sequence[str]) -> str:
     """Writes the parent's weights, with a new head where its output channels differ; returns what they are."""
     source, target, origin = parent / "models" / "model.pt", bundle / "models" / "model.pt", parent.resolve().name
-    before = _network(parent)
+    before, made = _network(parent), _network(bundle)
     load_weights(before, source)
+    if _body_shapes(before) != _body_shapes(made):
+        raise ValueError(
+            f"the weights of {origin} do not fit the new bundle's variant or channels; give --weights none"
+        )
     channels, parent_channels = _output_channels(labels), _count_outputs(before)
     if channels == parent_channels:
         shutil.copyfile(source, target)
@@ -262,6 +324,11 @@ def _verify(bundle: Path, pretrained: bool) -> None:
             )
 
 
+def _body_shapes(network: nn.Module) -> dict[str, torch.Size]:
+    """Returns the shapes of all weights but those of the head."""
+    return {name: value.shape for name, value in network.state_dict().items() if not name.startswith("head.")}
+
+
 def _count_outputs(network: nn.Module) -> int:
     return len(network.get_submodule("head").weight)  # type: ignore[arg-type]  # of a convolution
 
@@ -274,6 +341,8 @@ def _network(bundle: Path, workflow: str = "inference") -> nn.Module:
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / f"{workflow}.json"))
     parser["bundle_root"] = bundle
+    settings = read_settings(bundle / "models" / "model.pt")
+    parser.update({name: value for name, value in settings.items() if name in parser})
     parser.parse()
     network: nn.Module = parser.get_parsed_content("network_def")
     return network

@@ -1,24 +1,25 @@
-"""Starting a bundle's own inference workflow."""
+"""Starting a bundle's own workflows, with ids of their configs replaced."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mobileutr_monai.core.folders import require_configs
+from mobileutr_monai.core.model_settings import read_settings
 
-__all__ = ["run_bundle"]
+__all__ = ["open_workflow", "run_bundle"]
 
 
 def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Mapping[str, Any]) -> int:
     """Runs a bundle's inference on a folder: ``python -m monai.bundle run`` with its ids replaced.
 
-    Configs are code: only run bundles that you trust. Paths are not: they are handed over as ``Path``, which MONAI's
-    parser leaves alone. In a text it reads ``#`` as a separator of ids, and runs what begins with ``$``.
+    Settings that are kept next to the weights are used. Configs are code: only run bundles that you trust.
 
     Args:
         overrides: config id -> value; paths as ``Path``. An id that the config does not have is an error, not ignored.
@@ -28,29 +29,65 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
 
     Raises:
         FileNotFoundError: the folder is no bundle.
-        ValueError: an id is unknown.
+        ValueError: an id is unknown, or settings next to the weights cannot be read.
     """
-    require_configs(bundle)
-    config_file, meta_file = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
+    values = {"dataset_dir": dataset_dir, "output_dir": output_dir, **overrides}
+    workflow = open_workflow(bundle, ("inference",), values, settings_of=find_weights(bundle, overrides))
+    workflow.initialize()
+    try:
+        workflow.run()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def open_workflow(
+    bundle: Path, configs: Sequence[str], values: Mapping[str, Any], settings_of: Path | None = None
+) -> Any:
+    """Returns a ``ConfigWorkflow`` of a bundle, not yet initialised, with its ids replaced.
+
+    Paths are data: they are handed over as ``Path``, which MONAI's parser leaves alone. In a text it reads ``#`` as a
+    separator of ids, and runs what begins with ``$``.
+
+    Args:
+        configs: names of files in ``configs``, later ones replace ids of earlier ones; or paths of such files.
+        values: config id -> value; paths as ``Path``.
+        settings_of: weights whose settings replace the config's where ``values`` has no others.
+
+    Raises:
+        FileNotFoundError: the folder is no bundle.
+        ValueError: an id is unknown, or settings next to the weights cannot be read.
+    """
+    require_configs(bundle, (configs[0], "metadata"))
+    files = [bundle / "configs" / f"{name}.json" if "." not in name else Path(name) for name in configs]
+    kind = "inference" if configs[0] == "inference" else "train"
+    settings = read_settings(settings_of) if settings_of is not None else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
         from monai.bundle import ConfigWorkflow
 
         with _quiet():  # it warns that there is no logging file
             workflow = ConfigWorkflow(
-                config_file=str(config_file), meta_file=str(meta_file), logging_file=False, workflow_type="inference"
+                config_file=[str(file) for file in files],
+                meta_file=str(bundle / "configs" / "metadata.json"),
+                logging_file=False,
+                workflow_type=kind,
             )
-        values = {"bundle_root": bundle.resolve(), "dataset_dir": dataset_dir, "output_dir": output_dir, **overrides}
-        unknown = [key for key in values if key not in workflow.parser]
-        if unknown:
-            raise ValueError(f"{config_file} has no id {unknown[0]!r}; see its ids with a text editor")
-        workflow.parser.update(values)
-        workflow.initialize()
-        try:
-            workflow.run()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
+    parser = workflow.parser
+    values = {"bundle_root": bundle.resolve(), **{k: v for k, v in settings.items() if k in parser}, **values}
+    for key in values:
+        if key not in parser:
+            close = difflib.get_close_matches(key, list(parser.get()), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "open the file to see the available ids"
+            raise ValueError(f"{files[0]} has no id {key!r}; {hint}")
+    parser.update(values)
+    return workflow
+
+
+def find_weights(bundle: Path, overrides: Mapping[str, Any]) -> Path:
+    """Returns the weights that a run loads: those given, or the bundle's."""
+    weights = overrides.get("weights") or bundle / "models" / "model.pt"
+    return Path(weights[0] if isinstance(weights, (list, tuple)) else weights)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.choices import check_export
 from mobileutr_monai.core.folders import require_configs
 from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
+from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
@@ -71,7 +72,7 @@ def export_bundle(
     kind = FORMATS[file_format]
     check_export(file_format, output, raw)
     require(kind.packages, kind.extra, f"--format {file_format}")
-    parser = _read_bundle(bundle)
+    parser = _read_bundle(bundle, weights or bundle / "models" / "model.pt")
     segmenter, path = parser.get_parsed_content("segmenter"), weights or Path(parser.get_parsed_content("weights"))
     load_weights(segmenter.network, path)
     segmenter.network.eval()
@@ -122,7 +123,8 @@ def export_bundle(
     return Exported(files, report, content)
 
 
-def _read_bundle(bundle: Path) -> ConfigParser:
+def _read_bundle(bundle: Path, weights: Path) -> ConfigParser:
+    """Reads a bundle's config, with the settings that its weights were trained with."""
     require_configs(bundle)
     config, meta = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
     parser = ConfigParser()
@@ -130,7 +132,8 @@ def _read_bundle(bundle: Path) -> ConfigParser:
         warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
         parser.read_config(str(config))
         parser.read_meta(str(meta))
-        parser.update({"bundle_root": bundle, "device": torch.device("cpu")})
+        settings = {name: value for name, value in read_settings(weights).items() if name in parser}
+        parser.update({**settings, "bundle_root": bundle, "device": torch.device("cpu")})
         parser.parse(True)
         parser.get_parsed_content("segmenter")  # here, since its readers warn; the parser keeps it
     return parser

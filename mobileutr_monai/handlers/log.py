@@ -20,9 +20,14 @@ __all__ = ["EpochLog", "ProgressBar"]
 
 
 class ProgressBar:
-    """Progress bar over the whole run, with the time left, the epoch and the loss (ignite's spans one epoch)."""
+    """Progress bar over the whole run, with the time left, the epoch and the loss (ignite's spans one epoch).
 
-    def __init__(self) -> None:
+    Args:
+        evaluator: engine whose ``metric`` is shown, too; none is, without one.
+    """
+
+    def __init__(self, evaluator: Engine | None = None, metric: str = "") -> None:
+        self.evaluator, self.metric = evaluator, metric
         self._bar: tqdm | None = None
         self._shown = 0.0
 
@@ -43,7 +48,11 @@ class ProgressBar:
         if now - self._shown >= self._bar.mininterval or self._bar.n + 1 == self._bar.total:
             self._shown = now  # to read a loss is to wait for a GPU
             epoch = f"{engine.state.epoch}/{engine.state.max_epochs}"
-            self._bar.set_postfix(epoch=epoch, loss=f"{float(_loss(engine)):.3f}", refresh=False)
+            shown = {"epoch": epoch, "loss": f"{float(_loss(engine)):.3f}"}
+            score = self.evaluator.state.metrics.get(self.metric) if self.evaluator is not None else None
+            if score is not None:
+                shown["score"] = f"{float(score):.3f}"
+            self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:

@@ -30,7 +30,7 @@ class Segmenter:
     """Reads an image, runs the network, makes the label map, each by the bundle's own object.
 
     Args:
-        network: a ``MobileUtr`` on ``device``, in eval mode when it is used.
+        network: a ``MobileUtr`` on ``device``; with weights and in eval mode when it is used.
         device: where the network is.
         preprocessing: gives ``image`` from a path; ``LoadImaged`` first.
         inferer: runs the network.
@@ -67,7 +67,18 @@ class Segmenter:
 
     @torch.inference_mode()
     def infer(self, data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Adds the logits ``pred`` to images of one size, which go through the network together."""
+        """Adds the logits ``pred`` to images of one size, which go through the network together.
+
+        Raises:
+            ValueError: the network's weights are random, or it is in train mode.
+        """
+        if not self.network.weights_loaded:
+            raise ValueError(
+                "no weights have been loaded, so the network's are random; load them with "
+                "mobileutr_monai.networks.load_weights(segmenter.network, 'models/model.pt')"
+            )
+        if self.network.training:
+            raise ValueError("the network is in train mode; call segmenter.network.eval() first")
         batch = list_data_collate(data)
         batch["pred"] = self.inferer(batch["image"].to(self.device), self.predictor).cpu()
         results: list[dict[str, Any]] = decollate_batch(batch)

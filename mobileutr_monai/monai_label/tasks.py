@@ -217,4 +217,5 @@ class TrainTask(BundleTrainTask):
         for handler in overrides["train#handlers"]:
             if handler["_target_"].endswith(".TrainingCheckpoint"):
                 handler["only_better"] = not chosen.force
+        overrides["ckpt_dir"] = Path(self.bundle_path) / "models"  # where inference looks for them
         return overrides

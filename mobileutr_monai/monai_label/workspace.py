@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from monai.bundle import ConfigParser
 
+from mobileutr_monai.core.atomic import write_text
+from mobileutr_monai.core.model_settings import read_settings, settings_path
 from mobileutr_monai.networks import load_weights
 
 __all__ = ["Workspace", "make_private", "prepare_app"]
@@ -75,9 +77,11 @@ class Workspace:
             _keep_trained(models)
         if not (models / "previous").is_dir():
             _copy(shipped / "models" / "model.pt", models / "model.pt")
+            _copy_settings(shipped / "models" / "model.pt", models / "model.pt")
         if not (models / "model.pt").is_file():
             way_out = "start with --restore for the bundle's own, or copy one of previous/ there"
             raise FileNotFoundError(f"{models} has lost the trained weights model.pt; {way_out}")
+        _use_settings(bundle, read_settings(models / "model.pt"))
         _check_weights(bundle, models / "model.pt")
         metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
         return cls(folder, bundle, metadata, lock)
@@ -135,7 +139,25 @@ def _keep_trained(models: Path) -> None:
 def _check_weights(bundle: Path, weights: Path) -> None:
     parser = ConfigParser()
     parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.update({name: value for name, value in read_settings(weights).items() if name in parser})
     load_weights(parser.get_parsed_content("network_def"), weights)
+
+
+def _copy_settings(source: Path, target: Path) -> None:
+    """Copies the settings that are kept next to weights; removes those of other weights."""
+    if settings_path(source).is_file():
+        _copy(settings_path(source), settings_path(target))
+    else:
+        settings_path(target).unlink(missing_ok=True)
+
+
+def _use_settings(bundle: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the settings of the weights into the copy's configs: MONAI Label reads them alone."""
+    for name in ("inference", "train") if settings else ():
+        path = bundle / "configs" / f"{name}.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config |= {key: value for key, value in settings.items() if key in config}
+        write_text(path, json.dumps(config, indent=4) + "\n")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -77,6 +77,9 @@ class MobileUtr(nn.Module):
     Raises:
         ValueError: an argument, the input's rank, channel count or size is not one of the above.
 
+    Attributes:
+        weights_loaded: whether weights have been loaded with ``load_state_dict``; a new network has random ones.
+
     Example::
 
         network = MobileUtr(spatial_dims=2, in_channels=3, out_channels=1)
@@ -101,6 +104,8 @@ class MobileUtr(nn.Module):
         sizes = _resolve_variant(variant, channels, depths, kernel_size, num_heads)
         _check_arguments(spatial_dims, in_channels, out_channels, drop_path, dropout)
         self.spatial_dims, self.in_channels = spatial_dims, in_channels
+        self.weights_loaded = False
+        self.register_load_state_dict_post_hook(_note_weights)
         if norm is None:
             norm = "batch" if spatial_dims == 2 else "instance"
         # What a state dict does not tell: two networks with these and the weights alike give the same logits.
@@ -152,6 +157,10 @@ class MobileUtr(nn.Module):
         if any(side % SIZE_DIVISOR or side == 0 for side in size):
             padded = tuple(max(1, -(-side // SIZE_DIVISOR)) * SIZE_DIVISOR for side in size)
             raise ValueError(f"sides must be divisible by {SIZE_DIVISOR}, got {size}; pad to {padded}")
+
+
+def _note_weights(network: nn.Module, _: object) -> None:
+    network.weights_loaded = True  # type: ignore[assignment]  # a plain attribute, no module
 
 
 def _resolve_variant(

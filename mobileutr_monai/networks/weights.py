@@ -237,7 +237,7 @@ def _mismatch(expected: Mapping, state: Mapping) -> str | None:
     unexpected = [k for k in state if k not in expected]
     if missing or unexpected:
         example = (missing or unexpected)[0]
-        hint = "check variant and spatial_dims"
+        hint = f"check variant and spatial_dims{_describe(state)}"
         if any(str(key).removeprefix("module.").startswith("patch_embeddings.") for key in unexpected):
             hint = "it is a checkpoint of the authors' code; convert it with mobileutr convert"
         counts = f"entries missing: {len(missing)}, unknown: {len(unexpected)}"
@@ -247,9 +247,17 @@ def _mismatch(expected: Mapping, state: Mapping) -> str | None:
         if found != tuple(value.shape):
             return (
                 f"{key!r} has shape {found}, the network has {tuple(value.shape)}; "
-                "check variant, in_channels and out_channels"
+                f"check variant, in_channels and out_channels{_describe(state)}"
             )
     return None
+
+
+def _describe(state: Mapping) -> str:
+    """Returns of which network weights are, as far as they tell."""
+    try:
+        return f": the weights are of {recognise_network(state)}"
+    except (ValueError, AttributeError, TypeError):
+        return ""
 
 
 def _unwrap(checkpoint: Mapping) -> Mapping:

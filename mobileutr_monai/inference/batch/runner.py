@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
+from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOTICE, pluralize
@@ -84,6 +85,8 @@ class BatchRunner:
         metadata: of the bundle.
         bundle_root: folder of the bundle, whose config the report names by its hash.
         settings: what else decides the results; a run with others does not go on from an earlier one.
+        model_settings: config id -> value that weights are trained with; other weights are refused.
+        check_settings: whether to compare ``model_settings`` with those kept next to the weights.
         quality: gives results their confidence and flags; without one the confidence stays empty.
         engine: what computes the logits, a name in ``ENGINES``, or ``auto`` for the fastest on this machine.
         engine_parity: which engines give the masks of ``torch`` with these weights; others are refused.
@@ -111,6 +114,8 @@ class BatchRunner:
         metadata: Mapping[str, Any],
         bundle_root: str | Path,
         settings: Mapping[str, Any] | None = None,
+        model_settings: Mapping[str, Any] | None = None,
+        check_settings: bool = True,
         quality: QualityCheck | None = None,
         engine: str = DEFAULT_ENGINE,
         engine_parity: Mapping[str, Any] | None = None,
@@ -133,6 +138,7 @@ class BatchRunner:
         self.segmenter, self.weights = segmenter, Path(weights)
         self.metadata, self.settings = metadata, dict(settings or {})
         self.folder = OutputFolder(self.output_dir)
+        self.model_settings = dict(model_settings or {}) if check_settings else {}
         self.config = Path(bundle_root) / "configs" / "inference.json"
         self.segment_labels = read_segment_labels(metadata)
         self.labels = {label.index: label.name for label in self.segment_labels}
@@ -178,6 +184,7 @@ class BatchRunner:
             UsageError: they do not exist, cannot be read or do not fit.
         """
         try:
+            compare_settings(self.weights, self.model_settings)
             load_weights(self.segmenter.network, self.weights)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from error

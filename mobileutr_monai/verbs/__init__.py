@@ -1,0 +1,1 @@
+"""Verbs of the ``mobileutr`` command: their options, and what they start."""

@@ -1,0 +1,62 @@
+"""What options of several verbs have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["amount", "count", "duration", "fraction", "make_folds", "positive", "setting", "sides", "spacing"]
+
+
+def number(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], Any]:
+    """Returns what makes a number of an option's text, or says which ones there may be."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text}")
+        return value
+
+    return parse
+
+
+def numbers(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], list[Any]]:
+    """Returns what makes a list of numbers of an option's text, with commas between them."""
+    one = number(kind, fits, allowed)
+    return lambda text: [one(part) for part in text.strip("[]").split(",")]
+
+
+positive = number(int, lambda value: value >= 1, "a whole number, at least 1")
+count = number(int, lambda value: value >= 0, "a whole number, 0 or more")
+duration = number(float, lambda value: value > 0, "more than 0")
+amount = number(float, lambda value: value >= 0, "0 or more")
+fraction = number(float, lambda value: 0 <= value < 1, "in [0, 1)")
+sides = numbers(int, lambda value: value >= 16 and value % 16 == 0, "multiples of 16 with commas, as in 256,320")
+spacing = numbers(float, lambda value: value > 0, "numbers above 0 with commas, as in 1,1,1.5")
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Returns config id and value of a text, the value read as JSON, else as text."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"must be ID=VALUE, as in image_size=[320,416], got {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def make_folds(folder: Path, folds: int) -> dict[str, Any]:
+    """Returns a datalist with folds of a folder that has none."""
+    from mobileutr_monai.datasets.check import guess_masks
+    from mobileutr_monai.datasets.split import make_datalist
+
+    coding, _ = guess_masks(folder)
+    return make_datalist(folder, {}, 0, folds=folds, coding=coding)

@@ -1,0 +1,139 @@
+"""``mobileutr train`` and ``mobileutr evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mobileutr_monai.verbs.options import positive, setting
+
+__all__ = ["add_verbs"]
+
+WORST_CASES = 8
+
+
+def add_verbs(verbs: Any) -> None:
+    """Adds the verbs to the command's parser."""
+    train = verbs.add_parser("train", help="train a bundle on a folder of images with masks, into a folder of its own")
+    train.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, as new-bundle makes it")
+    train.add_argument("folder", type=Path, metavar="DIR", help="images and masks, with the datalist.json of split")
+    train.add_argument("--output", type=Path, help="folder of the run (default: BUNDLE/runs/DATE_TIME)")
+    train.add_argument("--epochs", type=positive, help="how often all cases are seen (default: the bundle's)")
+    train.add_argument(
+        "--pretrained",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="start from the bundle's weights, or from those of FILE, instead of random ones",
+    )
+    train.add_argument(
+        "--install",
+        action="store_true",
+        help="make the result the bundle's models/model.pt; without, only if there is none or its score on the same "
+        "cases is not higher",
+    )
+    train.add_argument("--resume", action="store_true", help="continue the run in --output after a stop")
+    train.add_argument(
+        "--early-stopping", type=positive, metavar="N", help="end after N validations without a better score"
+    )
+    train.add_argument("--folds", type=positive, metavar="N", help="train N times, each fold held out once")
+    train.add_argument("--fold", type=int, metavar="K", help="fold to validate on, of a list with folds")
+    train.add_argument("--overlay", action="append", default=[], metavar="NAME", help="as in gpu_train, paper_recipe")
+    _add_common(train, "configs/train.json", "learning_rate=0.0005")
+    train.set_defaults(verb=_train)
+
+    evaluate = verbs.add_parser("evaluate", help="score a bundle's weights on a section of a datalist")
+    evaluate.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle with weights")
+    evaluate.add_argument("folder", type=Path, metavar="DIR", help="images and masks, with a datalist.json")
+    evaluate.add_argument("--output", type=Path, required=True, help="folder for metrics.csv and a table per metric")
+    evaluate.add_argument("--section", default="testing", help="of the datalist (default: testing)")
+    evaluate.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
+    _add_common(evaluate, "configs/train.json", "threshold=0.4")
+    evaluate.set_defaults(verb=_evaluate)
+
+
+def _add_common(parser: argparse.ArgumentParser, config: str, example: str) -> None:
+    parser.add_argument("--datalist", type=Path, metavar="FILE", help="list to use (default: the folder's)")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        type=setting,
+        metavar="ID=VALUE",
+        help=f"replace an id of {config}, as in {example}; may be repeated",
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    from mobileutr_monai.core.folders import require_configs
+
+    bundle, data = options.bundle.resolve(), options.folder.absolute()
+    require_configs(bundle, ("train", "metadata"))
+    if not data.is_dir():
+        raise NotADirectoryError(f"{str(options.folder)!r} is not a folder; give the folder that holds the images")
+    for name in options.overlay:
+        if not (bundle / "configs" / f"{name}.json").is_file():
+            raise FileNotFoundError(f"{str(options.bundle)!r} has no configs/{name}.json; leave out --overlay {name}")
+    if options.folds and options.fold is not None:
+        raise ValueError("--folds and --fold exclude each other; --fold trains one of them")
+    pretrained = options.pretrained
+    if pretrained is not None:
+        pretrained = (bundle / "models" / "model.pt" if pretrained == Path() else pretrained).absolute()
+        if not pretrained.is_file():
+            raise FileNotFoundError(f"no weights at {pretrained}; leave out --pretrained to start from random ones")
+    given = {
+        "max_epochs": options.epochs,
+        "pretrained": pretrained,
+        "datalist": None if options.datalist is None else options.datalist.absolute(),
+        "early_stopping": options.early_stopping,
+        "fold": options.fold,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    overrides |= {"worst_cases": WORST_CASES, **dict(options.settings)}
+    now = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if options.folds:
+        return _train_folds(options, bundle, data, overrides)
+    if options.resume and options.output is None:
+        raise ValueError("--resume needs the --output of the run that was stopped")
+    output = (options.output or bundle / "runs" / now).absolute()
+    from mobileutr_monai.bundle.training import train_bundle
+
+    overrides |= {"install": "always" if options.install else "better", "resume": options.resume}
+    train_bundle(bundle, data, output, overrides, options.overlay)
+    for name in ("curve.png", "worst_cases.png"):
+        if (output / name).is_file():
+            print(output / name)
+    return 0
+
+
+def _train_folds(options: argparse.Namespace, bundle: Path, data: Path, overrides: dict[str, Any]) -> int:
+    output = (options.output or bundle / "runs" / f"{options.folds}_folds").absolute()
+    from mobileutr_monai.bundle.folds import train_folds
+    from mobileutr_monai.verbs.options import make_folds
+
+    print(
+        train_folds(
+            bundle, data, output, options.folds, overrides, options.overlay, lambda folds: make_folds(data, folds)
+        )
+    )
+    weights = " ".join(str(path) for path in sorted(output.glob("fold_*/model.pt")))
+    print(f"together: mobileutr predict {options.bundle} IMAGES --output OUT --weights {weights}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from mobileutr_monai.bundle.training import evaluate_bundle, read_case_scores, summarise
+
+    given = {"section": options.section, "weights": options.weights, "datalist": options.datalist}
+    overrides = {name: value for name, value in given.items() if value is not None} | dict(options.settings)
+    output = options.output.absolute()
+    for name in evaluate_bundle(options.bundle.resolve(), options.folder.absolute(), output, overrides):
+        scores = read_case_scores(output / f"{name}_raw.csv")
+        mean, low, high = summarise(scores)
+        print(f"{name:<16}{mean:8.4f}  ({low:.4f} - {high:.4f}), {len(scores)} cases")
+    print(output / "metrics.csv")
+    return 0

@@ -1,0 +1,106 @@
+"""``mobileutr train`` and ``mobileutr evaluate``, in the process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from mobileutr_monai.__main__ import main
+from mobileutr_monai.bundle.new_bundle import make_bundle
+from tests.bundle.training_data import save_images
+
+SMALL = ("--epochs", "1", "--set", "image_size=[32,32]", "--set", "batch_size=2", "--set", "precision=float32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def bundle(breast: Path, tmp_path: Path) -> Path:
+    return make_bundle("mine", breast, ["lesion"], tmp_path / "bundles", pretrained=False).folder
+
+
+def test_train_says_what_it_does_and_gives_the_weights_of_monai_bundle_run(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", str(bundle), str(data), "--output", str(run), *SMALL]) == 0
+    said = capsys.readouterr().out
+    for text in ("precision float32", "4 cases to train on, 2 to validate on", "1 epoch of 2 steps", f"output: {run}"):
+        assert text in said
+    assert (run / "worst_cases.png").is_file() and (run / "curve.png").is_file()
+
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / "train.json"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(bundle),
+        dataset_dir=str(data),
+        output_dir=str(tmp_path / "monai"),
+        image_size=[32, 32],
+        batch_size=2,
+        max_epochs=1,
+        precision="float32",
+    )
+    workflow.initialize()
+    workflow.run()
+    ours, theirs = (torch.load(f / "model.pt", weights_only=True) for f in (run, tmp_path / "monai"))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "lerning_rate=0.1"), "no id 'lerning_rate'; did you mean 'learning_rate'?"),
+        (("--set", "variant=huge"), "variant 'huge' is unknown; choose one of ['base', 'large']"),
+        (("--pretrained", "none.pt"), "no weights at"),
+        (("--overlay", "none"), "has no configs/none.json"),
+        (("--resume",), "--resume needs the --output"),
+        (("--datalist", "none.json"), "does not exist; mobileutr split makes one"),
+    ],
+)
+def test_train_says_in_one_line_what_cannot_be_used(
+    options: tuple[str, ...], message: str, bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(bundle), str(data), *options]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mobileutr: error: ")]
+    assert message in line
+
+
+def test_evaluate_prints_means_with_intervals(
+    breast: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores"
+    given = ("--section", "validation", "--set", "image_size=[32,32]")
+    assert main(["evaluate", str(breast), str(data), "--output", str(output), *given]) == 0
+    assert "val_mean_dice" in capsys.readouterr().out
+    assert (output / "metrics.csv").is_file()
+
+
+def test_folds_are_trained_once_each_and_resumed(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = save_images(tmp_path / "data", training=6, validation=0), tmp_path / "folds"
+    (data / "datalist.json").unlink()
+    command = ["train", str(bundle), str(data), "--output", str(run), "--folds", "2", *SMALL]
+    assert main(command) == 0
+    first = (run / "fold_0" / "model.pt").stat().st_mtime_ns
+    (run / "fold_1" / "model.json").unlink()
+    for name in ("run.json", "model.pt"):
+        (run / "fold_1" / name).unlink()
+    (run / "fold_1" / "training" / "last.pt").unlink()
+    assert main(command) == 0
+    assert (run / "fold_0" / "model.pt").stat().st_mtime_ns == first
+    lines = (run / "folds.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["fold", "0", "1", "all"]
+    assert lines[-1].split(",")[1] == "6"
+    assert {item["fold"] for item in json.loads((run / "datalist.json").read_text())["training"]} == {0, 1}
+    assert main([*command, "--set", "learning_rate=0.1"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
