@@ -13,8 +13,8 @@ run_checks() {
     .venv/bin/python scripts/render_bundles.py --check
 }
 
-# The tests of one group run in one process, so that their fixtures, servers among them, are made once.
-parallel=(--numprocesses 2 --dist loadgroup --durations 15)
+# tests/conftest.py shares the tests out: a file's run in one process.
+parallel=(--numprocesses 2 --dist loadscope --durations 15)
 rest="slow or soak or label"
 case "${1:-}" in
 "")

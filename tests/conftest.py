@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -18,18 +19,28 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parents[1]
 BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
 
+SPREAD = ("test_bundle_commands.py",)
+"""Files that make nothing costly that their tests share: several processes may run them."""
+
 Command = Callable[..., subprocess.CompletedProcess]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one process, so that its fixtures are made once; ``spread`` leaves them free.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With several processes, one runs all tests of a file, so that its fixtures are made once.
 
-    ``scripts/test.sh`` runs with ``--dist loadgroup``. The tests of MONAI Label name groups of their own, one a server.
+    Not ``--dist loadgroup``: with pytest 9.2, pytest-xdist 3.8 no longer sees the groups.
     """
-    for item in items:
-        if item.path.parent.name != "monai_label" and not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            if "/monai_label/" in file:  # whose servers start once for all files
+                return "label_pacs" if "pacs" in file else "label"
+            return nodeid if file.endswith(SPREAD) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

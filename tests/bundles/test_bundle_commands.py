@@ -20,8 +20,6 @@ from PIL import Image
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.networks import MobileUtr
 
-pytestmark = pytest.mark.spread
-
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 SCHEMA = Path(__file__).parent / "meta_schema_20240725.json"
 # One bundle of each family goes through every command; small sizes, since these tests are about commands.

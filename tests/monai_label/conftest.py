@@ -32,11 +32,10 @@ OPTIONS = ("--allow", "images", "--allow", "models", "--allow", "uncompress", "-
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``--dist loadgroup`` one worker has the servers of folders, another those of the PACS."""
+    """Marks all tests here, so that they can be left out."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("label")
-            item.add_marker(pytest.mark.xdist_group("label_pacs" if "pacs" in item.path.name else "label"))
 
 
 @pytest.fixture(scope="session")
