@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 
-__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind"]
+__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "strip_suffix"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -22,3 +23,11 @@ class CaseKind(str, Enum):
 
     def __str__(self) -> str:
         return str(self.value)
+
+
+def strip_suffix(path: Path) -> Path:
+    """Returns the path without the suffix of an image, NIfTI or DICOM file; ``.nii.gz`` is one, a UID's end none."""
+    for suffix in (*reversed(VOLUME_SUFFIXES), *IMAGE_SUFFIXES, *DICOM_SUFFIXES):
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.with_name(path.name[: -len(suffix)])
+    return path

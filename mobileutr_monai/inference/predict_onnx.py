@@ -7,28 +7,33 @@ goes on are the bundle's: ``mobileutr predict BUNDLE``.
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
+import io
 import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mobileutr_monai.core.atomic import write_atomic
+from mobileutr_monai.core.atomic import hash_file, write_atomic
 from mobileutr_monai.core.folders import check_folders, has_other_report
-from mobileutr_monai.core.text import escape, pluralize
+from mobileutr_monai.core.kinds import strip_suffix
+from mobileutr_monai.core.output_folder import IN_THE_WAY, find_foreign, name_outputs
+from mobileutr_monai.core.text import escape, guard_cell, pluralize, unguard_cell
+from mobileutr_monai.core.walk import list_files
 from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
 
 __all__ = ["EndToEndModel", "segment_folder"]
 
-COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds")
+COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds", "sha256")
 _WAY_OUT = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
 _DICOM, _DICOM_PLACE = b"DICM", 128
 
@@ -109,16 +114,21 @@ def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = Fals
         ValueError: model or folders cannot be used.
     """
     check_folders(folder, output)
-    if has_other_report(output / "report.csv", COLUMNS):
-        raise ValueError(f"{output / 'report.csv'} is not of a run with an ONNX file; choose another output folder")
+    path = output / "report.csv"
+    if has_other_report(path, COLUMNS):
+        raise ValueError(f"{path} is not of a run with an ONNX file; choose another output folder")
+    if not path.exists() and (foreign := find_foreign(output)):
+        raise ValueError(f"output folder {output} holds other files ({foreign}); choose an empty folder")
     network = EndToEndModel(model, threads=1)
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    listing = list_files(folder)
+    paths = listing.paths
+    cases = {path: path.relative_to(folder) for path in paths}
+    pictures = [path for path in paths if _is_picture(path)]
+    stems = name_outputs(
+        [escape(cases[path].as_posix()) for path in pictures],
+        [escape(strip_suffix(cases[path]).as_posix()) for path in pictures],
     )
-    stems = Counter(path.with_suffix("") for path in paths)
-    names = {path: path.name.replace(".", "_") if stems[path.with_suffix("")] > 1 else path.stem for path in paths}
+    masks = {path: output / f"{stem}_mask.png" for path, stem in zip(pictures, stems, strict=True)}
     if not any(path.suffix.lower() in SUFFIXES for path in paths):
         others = pluralize(len(paths), "other file")
         raise ValueError(f"no images in {folder} ({others}); DICOM and NIfTI are read with the bundle")
@@ -126,13 +136,15 @@ def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = Fals
         for path in paths:
             print(f"{escape(path.relative_to(folder).as_posix())}: {_foresee(path)}")
         return 0
+    report = _Report(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
+        report.begin()
     except OSError as error:
         raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
 
     def segment(path: Path) -> _Result:
-        return _segment(network, path, folder, output, names[path])
+        return _segment(network, path, cases[path].as_posix(), masks.get(path), report)
 
     # An image a thread: the fastest way through a folder, and pictures are read and written beside.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -141,7 +153,7 @@ def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = Fals
             results.append(result)
             if result.failed:
                 print(f"{result.rows[0]['case']}: {result.rows[0]['detail']}", file=sys.stderr)
-    _write_report(output / "report.csv", (row for result in results for row in result.rows))
+    report.close([row for result in results for row in result.rows])
     failed = sum(result.failed for result in results)
     done = sum(result.rows[0]["status"] == "ok" for result in results)
     skipped = len(results) - done - failed
@@ -150,31 +162,111 @@ def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = Fals
     return 1 if failed else 0
 
 
-def _segment(network: EndToEndModel, path: Path, folder: Path, output: Path, name: str) -> _Result:
+def _segment(network: EndToEndModel, path: Path, case: str, mask: Path | None, report: _Report) -> _Result:
     started = time.perf_counter()
-    case = path.relative_to(folder).as_posix()
     try:
+        if mask is None:
+            raise ValueError(_say_what_else(path))
         label = network.segment(path)
-        mask = output / path.relative_to(folder).with_name(f"{name}_mask.png")
-        _save(label, mask)
+        name = report.claim(mask)
+        picture = _to_png(label)
+        rows = [
+            {
+                "case": case,
+                "status": "ok",
+                "detail": "; ".join(look_at(path).losses),
+                "output": name,
+                "shape": f"{label.shape[0]} x {label.shape[1]}",
+                "label": text,
+                "pixels": (pixels := int((label == index).sum())),
+                "percent": round(100 * pixels / label.size, 3),
+                "sha256": hashlib.sha256(picture).hexdigest(),
+                "seconds": round(time.perf_counter() - started, 3),
+            }
+            for index, text in network.labels.items()
+        ]
+        report.append(rows)  # before the file has its name: what lies in the folder is listed
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(mask, lambda file: file.write(picture))
     except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this picture only
         failed = path.suffix.lower() in SUFFIXES
         detail = _explain(error, path) if failed else _say_what_else(path)
         return _Result([{"case": case, "status": "failed" if failed else "skipped", "detail": detail}], failed)
-    seconds = round(time.perf_counter() - started, 3)
-    shared = {
-        "case": case,
-        "status": "ok",
-        "detail": "; ".join(look_at(path).losses),
-        "output": mask.relative_to(output).as_posix(),
-        "shape": f"{label.shape[0]} x {label.shape[1]}",
-        "seconds": seconds,
-    }
-    rows = []
-    for index, text in network.labels.items():
-        pixels = int((label == index).sum())
-        rows.append({**shared, "label": text, "pixels": pixels, "percent": round(100 * pixels / label.size, 3)})
     return _Result(rows, False)
+
+
+class _Report:
+    """``report.csv`` of an output folder: what earlier runs wrote there, and what this one does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "report.csv"
+        self._earlier = list(self._read())
+        self._lock = Lock()
+
+    def begin(self) -> None:
+        """Says from the beginning whose folder it is."""
+        self._write(self._earlier)
+
+    def claim(self, mask: Path) -> str:
+        """Returns the name of a mask in the report.
+
+        Raises:
+            ValueError: there is such a file, and no run wrote it, or somebody has changed it since.
+        """
+        name = mask.relative_to(self.folder).as_posix()
+        if os.path.lexists(mask):
+            digests = {row["sha256"] for row in self._earlier if row["output"] == name}
+            if not digests or hash_file(mask) not in digests:
+                raise ValueError(f"{name} {IN_THE_WAY}")
+        return name
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        with self._lock, self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            self._writer(file).writerows(map(_to_text, rows))
+
+    def close(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes all rows in order; results whose pictures are gone stay listed."""
+        cases, outputs = {row["case"] for row in rows}, {row.get("output") for row in rows}
+        gone = (
+            {**row, "detail": "input is gone"}
+            for row in self._earlier
+            if row["output"]
+            and row["case"] not in cases
+            and row["output"] not in outputs
+            and (self.folder / row["output"]).is_file()
+        )
+        self._write([*rows, *gone])
+
+    def _read(self) -> Iterator[dict[str, str]]:
+        try:
+            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+                for row in csv.DictReader(file):
+                    if set(row) == set(COLUMNS) and None not in row.values():
+                        yield {key: unguard_cell(value) for key, value in row.items()}
+        except (OSError, csv.Error):
+            return
+
+    def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = self._writer(text)
+        writer.writeheader()
+        writer.writerows(map(_to_text, rows))
+        write_atomic(self.path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
+
+    @staticmethod
+    def _writer(file: Any) -> csv.DictWriter:
+        return csv.DictWriter(file, COLUMNS, restval="")
+
+
+def _to_text(row: Mapping[str, Any]) -> dict[str, str]:
+    return {key: guard_cell(str(value)) for key, value in row.items()}
+
+
+def _to_png(label: np.ndarray) -> bytes:
+    """Returns label indices as an 8-bit PNG."""
+    data = io.BytesIO()
+    Image.fromarray(label).save(data, format="PNG")
+    return data.getvalue()
 
 
 def _foresee(path: Path) -> str:
@@ -206,17 +298,12 @@ def _say_what_else(path: Path) -> str:
     return f"{kind}: {way_out}" if kind else "not an image"
 
 
-def _save(label: np.ndarray, path: Path) -> None:
-    """Writes label indices as an 8-bit PNG, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda file: Image.fromarray(label).save(file, format="PNG"))
-
-
-def _write_report(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+def _is_picture(path: Path) -> bool:
+    """Whether a file may be segmented, by its name or its first bytes."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        look_at(path)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.kinds import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, strip_suffix
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
@@ -153,14 +153,6 @@ def find_images(folder: str | Path) -> list[str]:
 def find_volumes(folder: str | Path) -> list[str]:
     """Returns the paths of all files with NIfTI's suffixes, as ``find_images`` does."""
     return [str(path) for path in list_files(Path(folder)).paths if _has_suffix(path, VOLUME_SUFFIXES)]
-
-
-def strip_suffix(path: Path) -> Path:
-    """Returns the path without the suffix of an image, NIfTI or DICOM file; ``.nii.gz`` is one, a UID's end none."""
-    for suffix in (*reversed(VOLUME_SUFFIXES), *IMAGE_SUFFIXES, *DICOM_SUFFIXES):
-        if _has_suffix(path, (suffix,)) and len(path.name) > len(suffix):
-            return path.with_name(path.name[: -len(suffix)])
-    return path
 
 
 def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:

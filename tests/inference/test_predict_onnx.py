@@ -131,3 +131,38 @@ def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, argu
     assert line.startswith("mobileutr: error: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_stay_and_no_names_collide(raw_onnx, tmp_path):
+    import unicodedata
+
+    from mobileutr_monai.inference.predict_onnx import segment_folder
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    names = ["a.png", "a.jpg", "a_png.bmp", "A.PNG", "\u00e4.png", "a\u0308.png", "=1+1.png"]
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(source / name)
+    assert segment_folder(raw_onnx, source, out) == 0
+    with (out / "report.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    masks = {unicodedata.normalize("NFC", row["output"]).casefold() for row in rows.values()}
+    assert len(masks) == len(names) == len(list(out.glob("*_mask.png")))
+    assert "'=1+1.png" in rows
+    mask = out / rows["a.jpg"]["output"]
+    mask.write_text("corrected by hand")
+    (source / "a.png").unlink()
+    kept = out / rows["a.png"]["output"]
+    assert segment_folder(raw_onnx, source, out) == 1
+    assert mask.read_text() == "corrected by hand" and kept.is_file()
+    with (out / "report.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert rows["a.jpg"]["detail"].endswith(
+        "was not written by this run; move it away, or choose another output folder"
+    )
+    assert rows["a.png"]["detail"] == "input is gone"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "a_mask.png").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other files \(a_mask.png\); choose an empty folder"):
+        segment_folder(raw_onnx, source, tmp_path / "theirs")

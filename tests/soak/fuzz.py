@@ -14,6 +14,7 @@ import argparse
 import csv
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,8 @@ NOT_THE_FILES = ("network failed", "output cannot be written")
 NO_SUCH_RESULT = (os.strerror(errno.ENAMETOOLONG), "a side that NIfTI can hold")
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 SECONDS_PER_FILE, SECONDS_PER_RUN = 3, 900
+_GUARDED = re.compile(r"^'(?='*[=+\-@\t\r])")
+"""The apostrophe before a cell that a spreadsheet would take for a formula."""
 
 
 @dataclass
@@ -229,7 +232,8 @@ def read_report(path: Path) -> dict[str, list[dict[str, str]]]:
     if path.is_file():
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             try:
-                for row in csv.DictReader(file):
+                for cells in csv.DictReader(file):
+                    row = {key: _GUARDED.sub("", cell) for key, cell in cells.items()}
                     rows.setdefault(row["case"], []).append(row)
             except csv.Error as error:
                 print(f"{path}: {error}", file=sys.stderr)  # the cases behind it have no row
