@@ -66,7 +66,14 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI, DICOM; searched with subfolders")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
-    predict.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
+    predict.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="weights to use instead of the bundle's models/model.pt; the probabilities of several files are averaged",
+    )
+    predict.add_argument("--tta", action="store_true", help="average over mirror images, too (2 or 4 times slower)")
     predict.add_argument(
         "--engine",
         choices=ENGINES,
@@ -195,7 +202,8 @@ def _predict(options: argparse.Namespace) -> int:
     # What can be told before MONAI is imported.
     require_configs(options.bundle)
     check_folders(options.folder, options.output)
-    _require_file(options.weights, "weights")
+    for path in options.weights or ():
+        _require_file(path, "weights")
     if options.workers != 0:
         from mobileutr_monai.inference.batch.fork_server import start_fork_server
 
@@ -211,7 +219,8 @@ def _predict(options: argparse.Namespace) -> int:
         "overwrite": options.overwrite,
     }
     given = {
-        "weights": options.weights,
+        "weights": options.weights[0] if options.weights and len(options.weights) == 1 else options.weights,
+        "tta": True if options.tta else None,
         "engine": options.engine,
         "batch_size": options.batch_size,
         "workers": options.workers,

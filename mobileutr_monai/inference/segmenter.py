@@ -14,6 +14,7 @@ from monai.transforms import Compose, SaveImaged
 from monai.utils import convert_to_tensor
 
 from mobileutr_monai.inference.engines.table import Predictor
+from mobileutr_monai.inference.ensemble import average_probabilities, flip_combinations
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.networks import MobileUtr
 from mobileutr_monai.readers.dicom.reader import DicomReader
@@ -38,10 +39,12 @@ class Segmenter:
             is left out, as MONAI Label does.
         to_probabilities: gives ``pred`` as probabilities, one channel or background first.
         frame_reader: reads the frames of cines; a bundle without one takes none.
+        flip_axes: spatial axes that images are flipped along, too, in every combination; the results are averaged.
         threshold: probability at and above which ``postprocessing`` takes a pixel for the label, of one channel.
 
     Attributes:
         predictor: computes the logits; the network itself, unless an engine takes its place.
+        further_predictors: other networks whose probabilities are averaged with those of ``predictor``.
         reader: reads cases with ``preprocessing``, up to what ``infer`` takes.
         spatial_dims: 2 for images, 3 for volumes.
     """
@@ -56,9 +59,12 @@ class Segmenter:
         to_probabilities: Callable[[Mapping], Mapping],
         frame_reader: DicomReader | None = None,
         threshold: float = 0.5,
+        flip_axes: Sequence[int] = (),
     ) -> None:
         self.network, self.device = network, torch.device(device)
         self.predictor: Predictor = network
+        self.further_predictors: list[Predictor] = []
+        self.flip_axes, self._flips = tuple(flip_axes), list(flip_combinations(flip_axes))
         self.inferer = inferer
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
         self.to_probabilities = to_probabilities
@@ -80,9 +86,19 @@ class Segmenter:
         if self.network.training:
             raise ValueError("the network is in train mode; call segmenter.network.eval() first")
         batch = list_data_collate(data)
-        batch["pred"] = self.inferer(batch["image"].to(self.device), self.predictor).cpu()
+        batch["pred"] = self._compute_logits(batch["image"].to(self.device)).cpu()
         results: list[dict[str, Any]] = decollate_batch(batch)
         return results
+
+    def _compute_logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns logits: of one network as they are, of several or of flips those of the mean probability."""
+        logits = []
+        for predictor in (self.predictor, *self.further_predictors):
+            for axes in self._flips:
+                dims = [axis + 2 for axis in axes]
+                pred = self.inferer(image.flip(dims) if dims else image, predictor)
+                logits.append(pred.flip(dims) if dims else pred)
+        return logits[0] if len(logits) == 1 else average_probabilities(logits)
 
     def make_label_map(self, result: Mapping[str, Any]) -> np.ndarray:
         """Returns the label map of one result of ``infer``, at the image's own size.

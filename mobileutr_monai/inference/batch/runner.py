@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import logging
 import math
@@ -42,6 +44,7 @@ from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_repo
 from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
+from mobileutr_monai.networks.mobileutr import MobileUtr
 from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
 
@@ -81,7 +84,7 @@ class BatchRunner:
         dataset_dir: folder with inputs, searched with its subfolders.
         output_dir: folder to write to, outside ``dataset_dir``.
         segmenter: the bundle's network, transforms and inferer.
-        weights: state dict file, loaded strictly into the network.
+        weights: state dict file, loaded strictly into the network; of several, the probabilities are averaged.
         metadata: of the bundle.
         bundle_root: folder of the bundle, whose config the report names by its hash.
         settings: what else decides the results; a run with others does not go on from an earlier one.
@@ -110,7 +113,7 @@ class BatchRunner:
         dataset_dir: str | Path,
         output_dir: str | Path,
         segmenter: Segmenter,
-        weights: str | Path,
+        weights: str | Path | Sequence[str | Path],
         metadata: Mapping[str, Any],
         bundle_root: str | Path,
         settings: Mapping[str, Any] | None = None,
@@ -132,10 +135,16 @@ class BatchRunner:
         dry_run: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self._given_paths = {"dataset_dir": dataset_dir, "output_dir": output_dir, "weights": weights}
+        every = [weights] if isinstance(weights, (str, Path)) else list(weights)
+        if not every:
+            raise ValueError("weights must name a file at least")
+        self._given_paths = {"dataset_dir": dataset_dir, "output_dir": output_dir}
+        self._given_paths |= {"weights" if not i else f"weights {i}": path for i, path in enumerate(every)}
         # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
         self.dataset_dir, self.output_dir = Path(dataset_dir).absolute(), Path(output_dir)
-        self.segmenter, self.weights = segmenter, Path(weights)
+        self.segmenter, self.weights = segmenter, Path(every[0])
+        self.every_weights = [Path(path) for path in every]
+        self._members: list[MobileUtr] = []
         self.metadata, self.settings = metadata, dict(settings or {})
         self.folder = OutputFolder(self.output_dir)
         self.model_settings = dict(model_settings or {}) if check_settings else {}
@@ -184,8 +193,12 @@ class BatchRunner:
             UsageError: they do not exist, cannot be read or do not fit.
         """
         try:
-            compare_settings(self.weights, self.model_settings)
+            for weights in self.every_weights:
+                compare_settings(weights, self.model_settings)
             load_weights(self.segmenter.network, self.weights)
+            self._members = [copy.deepcopy(self.segmenter.network) for _ in self.every_weights[1:]]
+            for network, weights in zip(self._members, self.every_weights[1:], strict=True):
+                load_weights(network, weights)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from error
         self.segmenter.network.eval()
@@ -203,9 +216,11 @@ class BatchRunner:
             UsageError: the engine is refused for these weights, not installed or not for the device.
         """
         segmenter, weights = self.segmenter, hash_file(self.weights)
+        hashes = [hash_file(path) for path in self.every_weights]
 
         def find_reason(name: str) -> str | None:
-            return why_not_allowed(name, self.engine_parity, weights, self.settings)
+            reasons = (why_not_allowed(name, self.engine_parity, each, self.settings) for each in hashes)
+            return next((reason for reason in reasons if reason is not None), None)
 
         batch_size = int(getattr(segmenter.inferer, "sw_batch_size", self.batch_size))
         size = self.settings.get("roi_size", self.settings.get("image_size"))
@@ -226,7 +241,10 @@ class BatchRunner:
         if refusal is not None:
             raise UsageError(refusal)
         try:
-            segmenter.predictor = start_engine(self.engine, segmenter.network, segmenter.device, batch_size, sides)
+            segmenter.predictor, *segmenter.further_predictors = [
+                start_engine(self.engine, network, segmenter.device, batch_size, sides)
+                for network in (segmenter.network, *self._members)
+            ]
         except ValueError as error:
             raise UsageError(str(error)) from error
 
@@ -456,10 +474,12 @@ class BatchRunner:
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
             "temporal_sigma": self.temporal_sigma,
+            "flip_axes": list(self.segmenter.flip_axes),
+            "networks": len(self.every_weights),
         }
         settings = json.loads(json.dumps(self.settings, default=str))
         return {
-            "weights_sha256": hash_file(self.weights),
+            "weights_sha256": self._hash_weights(),
             "config_sha256": hash_file(self.config),
             "bundle": f"{self.metadata['name']} {self.metadata['version']}",
             "settings": settings,
@@ -467,6 +487,11 @@ class BatchRunner:
             "engine": self.engine,
             "versions": {name: version(name) for name in (*VERSIONS, *ENGINES[self.engine].packages)},
         }
+
+    def _hash_weights(self) -> str:
+        """Returns the hash of the weights; of several, that of their hashes in order."""
+        hashes = [hash_file(path) for path in self.every_weights]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def _summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {
