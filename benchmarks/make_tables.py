@@ -224,6 +224,33 @@ def make_memory(machine: str) -> str:
     return to_table(["bundle, size", "peak, MB", "after imports, MB", "network, MB"], rows) + describe(result)
 
 
+def make_peers(machine: str) -> str:
+    """MobileUtr beside MONAI's networks under one recipe."""
+    result = read("peers", machine)
+
+    def tell(summary: dict[str, Any], digits: int = 1) -> str:
+        low, high = (f"{100 * bound:.{digits}f}" for bound in summary["interval"])
+        return f"{100 * summary['mean']:.{digits}f} ({low} to {high})"
+
+    rows = []
+    for name, row in result["networks"].items():
+        cells = [
+            name,
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['gmac']:.2f}",
+            f"{1e3 * row['one_image']['median_s']:.0f}",
+        ]
+        for target in ("breast", "colon"):
+            scores = row[target]
+            cells += [tell(scores["dice"]), f"{100 * scores['iou']['mean']:.1f}"]
+            cells.append(tell(scores["dice_minus_base"]) if "dice_minus_base" in scores else "-")
+        rows.append(cells)
+    head = ["network", "M parameters", "GMAC at 256 x 256", "ms an image at 256 x 256"]
+    for text in ("BUSI + BUS-BRA", "Kvasir + CVC"):
+        head += [f"{text}: Dice %", "IoU %", "Dice minus base, points"]
+    return to_table(head, rows) + describe(result)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "network": make_network,
     "sizes": make_sizes,
@@ -235,6 +262,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "training": make_training,
     "training_step": make_training_step,
     "memory": make_memory,
+    "peers": make_peers,
 }
 
 
