@@ -19,7 +19,14 @@ from pydicom.uid import (
     JPEGLSTransferSyntaxes,
 )
 
-__all__ = ["FrameSize", "count_encoded_frames", "find_stream_syntax", "read_frame_size"]
+__all__ = [
+    "FrameSize",
+    "count_encoded_frames",
+    "find_stream_syntax",
+    "read_first_fragment",
+    "read_frame_bits",
+    "read_frame_size",
+]
 
 _JPEG_START = b"\xff\xd8"
 _CODESTREAM_START = b"\xff\x4f\xff\x51"
@@ -57,18 +64,39 @@ def find_stream_syntax(file: BinaryIO, place: int, declared: str) -> UID | None:
         place: where the value of the encapsulated pixel data begins.
         declared: UID of the transfer syntax.
     """
+    found = _identify(read_first_fragment(file, place))
+    is_same = any({found, declared} <= alike for alike in _ALIKE)
+    return None if found is None or found == declared or is_same else found
+
+
+def read_first_fragment(file: BinaryIO, place: int) -> bytes:
+    """Returns the beginning of the first frame of encapsulated pixel data; empty if there is none.
+
+    Args:
+        place: where the value of the pixel data begins.
+    """
     file.seek(place)
     is_table = True
     while (head := file.read(8))[:4] == _ITEM and len(head) == 8:
         length = struct.unpack("<L", head[4:])[0]
-        if is_table or not length:
-            file.seek(length, 1)
-            is_table = False
-            continue
-        found = _identify(file.read(min(length, _PEEKED)))
-        is_same = any({found, declared} <= alike for alike in _ALIKE)
-        return None if found is None or found == declared or is_same else found
-    return None
+        if not is_table and length:
+            return file.read(min(length, _PEEKED))
+        file.seek(length, 1)
+        is_table = False
+    return b""
+
+
+def read_frame_bits(frame: bytes) -> int | None:
+    """Returns how many bits the samples of JPEG, JPEG-LS or JPEG 2000 have; None of what is none of these."""
+    try:
+        if frame.startswith(_JPEG_START):
+            marker, place = _find_frame_header(frame)
+            return frame[place + 2] if marker else None
+        if frame.startswith(_JP2_START):
+            frame = _find_codestream(frame)
+        return (frame[42] & 0x7F) + 1 if frame.startswith(_CODESTREAM_START) else None
+    except (struct.error, IndexError):
+        return None
 
 
 def count_encoded_frames(file: BinaryIO, place: int, one_fragment_each: bool) -> int:

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from mobileutr_monai.readers.dicom.header import frame_attributes, read_header
+from mobileutr_monai.core.limits import BoundedReader
+from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.readers.dicom.errors import as_dicom_errors
+from mobileutr_monai.readers.dicom.header import DicomHeader, frame_attributes, read_header
+from mobileutr_monai.readers.dicom.jpeg_headers import read_first_fragment, read_frame_bits
 from mobileutr_monai.readers.dicom.luts import explain_unusable
 
 __all__ = ["find_dicom_notes"]
@@ -20,9 +24,21 @@ def find_dicom_notes(path: Path) -> tuple[str, ...]:
     """
     header = read_header(path)
     notes = []
-    declared = header.dataset.file_meta.get("TransferSyntaxUID")
-    if declared and declared != header.syntax:
-        notes.append(f"encoded as {UID(header.syntax).name}, though it declares {UID(declared).name}")
-    if header.samples == 1:
-        notes += explain_unusable(frame_attributes(header.dataset, 0))
+    with as_dicom_errors(path, Reason.BAD_HEADER):
+        declared = header.dataset.file_meta.get("TransferSyntaxUID")
+        if declared and declared != header.syntax:
+            notes.append(f"encoded as {UID(header.syntax).name}, though it declares {UID(declared).name}")
+        notes += _compare_depth(header)
+        if header.samples == 1:
+            notes += explain_unusable(frame_attributes(header.dataset, 0))
     return tuple(notes)
+
+
+def _compare_depth(header: DicomHeader) -> list[str]:
+    """Returns a note if the first frame is encoded with fewer bits than are declared: it may look too dark."""
+    stored = int(header.dataset.get("BitsStored") or 0)
+    if not UID(header.syntax).is_encapsulated or header.pixel_bytes is not None:
+        return []
+    with BoundedReader(header.path) as file:
+        bits = read_frame_bits(read_first_fragment(file, header.pixel_place))
+    return [f"encoded with {bits} bits, though it declares {stored}"] if bits is not None and bits < stored else []

@@ -285,7 +285,8 @@ def _multi_frame_case(image: _Image) -> DicomCase:
     header = image.header
     if not image.planes or _is_one_place(image.planes):
         case = _case(CaseKind.CINE, [header], header.frames)
-        return replace(case, why_no_volume=_explain_cine(image)) if header.modality in SLICE_MODALITIES else case
+        with as_dicom_errors(header.path, Reason.BAD_HEADER):
+            return replace(case, why_no_volume=_explain_cine(image)) if header.modality in SLICE_MODALITIES else case
     _check_volume(header, header.frames)
     order, affine = stack_planes(header.path, image.planes, [f"frame {n + 1}" for n in range(header.frames)])
     _check_extent(header.path, (header.columns, header.rows, header.frames), affine)

@@ -337,3 +337,16 @@ def test_frames_that_form_no_volume_say_what_is_missing(write_dicom, modality: s
         attributes |= {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": groups}
     (case,), _ = find_dicom_cases([write_dicom("a", np.stack([GREY] * 3), **attributes)])
     assert (case.kind, case.why_no_volume) == (CaseKind.CINE, words)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_frames_of_fewer_bits_than_declared_are_said(write_dicom, syntax: str):
+    path = write_dicom("a", GREY.astype(np.uint16), BitsStored=8, HighBit=7)
+    dataset = dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(path)
+    assert find_dicom_notes(path) == ("encoded with 8 bits, though it declares 12",)
+    dataset.BitsStored, dataset.HighBit = 8, 7
+    dataset.save_as(path)
+    assert find_dicom_notes(path) == ()
