@@ -168,7 +168,9 @@ def _open(path: Path, data: Path | None = None) -> Iterator[IO[bytes]]:
             with gzip.GzipFile(fileobj=file) as inflated:
                 yield cast(IO[bytes], inflated)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: it cannot be inflated: {_first_line(error)}") from None
+        # The checksums themselves say nothing to anybody.
+        why = "its checksum is wrong" if "CRC" in str(error) else _first_line(error)
+        raise ValueError(f"{path}: it cannot be inflated: {why}") from None
 
 
 def _read_values(path: Path, file: IO[bytes], start: bytes, offset: int, size: int) -> bytearray:

@@ -116,8 +116,11 @@ def _scale(affine: np.ndarray, mm: float) -> np.ndarray:
 def _read_qform(header: Header, mm: float) -> np.ndarray | None:
     if int(header["qform_code"]) <= 0:
         return None
+    usual = header.copy()
+    # The handedness; nibabel fails on 0, which many tools write and the format's own library takes for 1.
+    usual["pixdim"][0] = -1 if float(header["pixdim"][0]) < 0 else 1
     try:
-        return _scale(header.get_qform(), mm)
+        return _scale(usual.get_qform(), mm)
     except (ValueError, ArithmeticError):
         values = ", ".join(f"{float(header[f'quatern_{name}']):g}" for name in "bcd")
         raise ValueError(f"its qform, with the quaternion {values}, is no rotation") from None

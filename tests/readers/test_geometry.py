@@ -80,6 +80,13 @@ def test_what_is_no_size_or_contradicts_itself_is_refused_with_the_values(write:
         reader.get_data(reader.read(path))
 
 
+@pytest.mark.parametrize("handedness", [0, 0.5, np.nan])
+def test_a_handedness_that_is_neither_1_nor_minus_1_is_1(write: Write, handedness: float):
+    expected = read_volume_geometry(write(np.diag([1.5, 2, 3, 1]), sform_code=0)).affine
+    path = write(np.diag([1.5, 2, 3, 1]), sform_code=0, pixdim=[handedness, 1.5, 2, 3, 1, 1, 1, 1])
+    assert np.allclose(read_volume_geometry(path).affine, expected)
+
+
 def test_of_two_places_the_sform_is_used_and_said(write: Write):
     path = write(qoffset_x=29.0, qoffset_y=-3.0)
     geometry = read_volume_geometry(path)
