@@ -55,6 +55,7 @@ def join(images: list[Image.Image]) -> Image.Image:
 
 
 def main() -> None:
+    """Writes the strip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "strip.jpg", help="image to write")
     options = parser.parse_args()

@@ -28,6 +28,7 @@ def make_segmenter(breast: Path, **overrides: object) -> Segmenter:
     if "out_channels" not in overrides:
         runner.load_network()
     segmenter: Segmenter = runner.segmenter
+    segmenter.network.weights_loaded = True  # random ones will do to compare two ways of computing
     segmenter.network.eval()
     return segmenter
 
