@@ -264,14 +264,20 @@ def _export(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from mobileutr_monai.datasets.check import ERROR, check_folder
+    from mobileutr_monai.datasets.volumes import has_volumes
 
-    report = check_folder(
-        options.folder,
-        datalist=options.datalist,
-        fold=options.fold,
-        coding=options.masks,
-        classes=options.classes,
-    )
+    if has_volumes(options.folder):
+        from mobileutr_monai.datasets.check_volumes import check_volumes
+
+        report = check_volumes(options.folder)
+    else:
+        report = check_folder(
+            options.folder,
+            datalist=options.datalist,
+            fold=options.fold,
+            coding=options.masks,
+            classes=options.classes,
+        )
     if options.json is not None:
         _write_json(options.json, report.to_json())
     print(report.to_text())
@@ -284,11 +290,21 @@ def _split(options: argparse.Namespace) -> int:
     from mobileutr_monai.datasets.layout import find_layout
     from mobileutr_monai.datasets.masks import parse_coding
     from mobileutr_monai.datasets.split import make_datalist
+    from mobileutr_monai.datasets.volumes import has_volumes, make_volume_datalist
 
     if options.folds and options.validation is not None:
         raise ValueError("--folds and --validation exclude each other; each fold is validated on in its turn")
     validation = 0.2 if options.validation is None else options.validation
     shares = {"testing": options.test} if options.folds else {"validation": validation, "testing": options.test}
+    if has_volumes(options.folder):
+        if options.masks or options.classes:
+            raise ValueError(f"{options.folder} has volumes; leave out --masks and --classes, which are for images")
+        volumes = make_volume_datalist(options.folder, shares, options.seed, folds=options.folds, groups=options.groups)
+        _write_json(options.output, volumes)
+        counts = ", ".join(f"{len(items)} {name}" for name, items in volumes.items() if isinstance(items, list))
+        print(f"{options.output}: {counts}")
+        print(volumes["description"])
+        return 0
     if options.masks:
         coding, reason = parse_coding(options.masks, find_layout(options.folder).files), "as given"
     else:

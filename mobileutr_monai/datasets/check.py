@@ -60,6 +60,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "unreadable_image": (ERROR, "images that cannot be read, or only in part: export them again"),
     "unreadable_mask": (ERROR, "masks that cannot be read, or only in part: export them again"),
     "size_mismatch": (ERROR, "masks of another size than their image"),
+    "grid_mismatch": (ERROR, "volumes that lie elsewhere than their image: export both on one grid"),
+    "missing_channel": (ERROR, "volumes that lack a channel: add the file or remove the case"),
     "unexpected_value": (ERROR, "masks with values that the coding lacks"),
     "rotated_image": (ERROR, "masks that fit only without EXIF rotation: save the image as stored, without the tag"),
     "narrow_16_bit": (ERROR, "16-bit images that use less than a sixteenth of the range: scale them to 8 bit"),
@@ -118,6 +120,7 @@ class Report:
     coding_reason: str = ""
     sections: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def count(self, severity: str) -> int:
         """Returns the number of problems of a severity."""
@@ -132,6 +135,7 @@ class Report:
             "mask_coding": self.coding.to_json() if self.coding else None,
             "mask_coding_reason": self.coding_reason,
             "sections": self.sections,
+            "notes": self.notes,
             "counts": dict(Counter(problem.kind for problem in self.problems)),
             "problems": [
                 {"severity": p.severity, "kind": p.kind, "files": list(p.files), "detail": p.detail}
@@ -146,6 +150,7 @@ class Report:
             lines.append(f"masks: {self.coding} - {self.coding_reason}")
         if self.sections:
             lines.append("list: " + ", ".join(f"{number} {name}" for name, number in self.sections.items()))
+        lines += self.notes
         by_kind: dict[str, list[Problem]] = {}
         for problem in self.problems:
             by_kind.setdefault(problem.kind, []).append(problem)
