@@ -35,7 +35,7 @@ from mobileutr_monai.__main__ import main as run_command
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.inferers import computes_bfloat16
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "label"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "monai_label"))
 from label_service import serve
 
 RESAMPLES = 9999
@@ -106,7 +106,7 @@ def fine_tune(bundle: Path, cases: Sequence[Mapping[str, Any]], folder: Path, ep
             label = folder / f"{case['name']}.png"
             Image.fromarray(case["label"].astype(np.uint8) * 255).save(label)
             assert server.save_label(case["name"], label).status == 200
-        job = server.train(max_epochs=epochs)
+        job = server.train(max_epochs=epochs, force=True)
         assert job["status"] == "DONE", job["details"]
         return server.weights
 

@@ -1,4 +1,5 @@
-"""Seconds from ``bash scripts/monai_label.sh`` to the first answer of ``/info/``, once it is installed.
+"""Seconds from ``bash scripts/monai_label.sh`` to the first answer of ``/info/``, once it is installed, and those of a
+mask: the first one, later ones, and those while a training runs.
 
 The server is started and stopped ``--rounds`` times; the load average beside each start says what else ran, and its own
 CPU seconds, whatever else ran, what it had to do.
@@ -21,9 +22,10 @@ import time
 from pathlib import Path
 
 from measuring import describe_machine, write_json
+from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "label"))
-from label_service import serve
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "monai_label"))
+from label_service import LabelServer, ask, serve
 
 
 def read_cpu_seconds(pid: int) -> float:
@@ -32,10 +34,33 @@ def read_cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def time_inference(server: LabelServer, images: list[Path], masks: Path, scratch: Path) -> dict[str, float]:
+    """Returns the seconds of a mask: the first one, the median of all images, and that while a training runs."""
+
+    def infer(image: Path) -> float:
+        begin = time.perf_counter()
+        assert server.infer(image.stem).status == 200
+        return time.perf_counter() - begin
+
+    first = infer(images[0])
+    later = statistics.median(map(infer, images))
+    for image in images:
+        label = scratch / f"{image.stem}.png"
+        with Image.open(masks / f"{image.stem}.png") as mask:
+            mask.convert("1").convert("L").save(label)
+        assert server.save_label(image.stem, label).status == 200
+    assert server.post(f"/train/{server.model}", max_epochs=1000).status == 200
+    while "Epoch" not in server.log.read_text():  # the job imports and reads for a while
+        time.sleep(0.5)
+    training = statistics.median(map(infer, images))
+    ask(f"{server.url}/train/", "DELETE")
+    return {"first_infer": first, "infer": later, "infer_while_training": training}
+
+
 def main() -> None:
     """Measures and writes the numbers."""
     parser = argparse.ArgumentParser(description="Time until MONAI Label answers.")
-    parser.add_argument("bundle", type=Path, help="its sample_data/images are the studies")
+    parser.add_argument("bundle", type=Path, help="its sample_data/images are the studies, its masks the labels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -50,8 +75,11 @@ def main() -> None:
             load, begin = os.getloadavg()[0], time.perf_counter()
             with serve(options.bundle.resolve(), images, Path(work) / "work") as server:
                 seconds, cpu_seconds = time.perf_counter() - begin, read_cpu_seconds(server.process.pid)
-            times = {"seconds": seconds, "cpu_seconds": cpu_seconds, "load_average": load}
-            starts.append({name: round(value, 1) for name, value in times.items()})
+                masks = options.bundle / "sample_data" / "masks" / "0"
+                cases = [image for image in sorted(images.glob("*.jpg")) if (masks / f"{image.stem}.png").is_file()]
+                asked = time_inference(server, cases, masks, Path(work)) if cases else {}
+            times = {"seconds": seconds, "cpu_seconds": cpu_seconds, "load_average": load, **asked}
+            starts.append({name: round(value, 2) for name, value in times.items()})
         print(starts[-1], flush=True)
     content = {
         "command": shlex.join(["python", "benchmarks/bench_label_start.py", *sys.argv[1:]]),

@@ -11,7 +11,7 @@ usage() {
 
 install_monai_label() {
     local stamp=.venv-label/installed requirements=scripts/monai_label_requirements.txt site
-    if [ -f "$stamp" ] && cmp -s "$stamp" <(cat setup.cfg "$requirements"); then
+    if [ -f "$stamp" ] && cmp -s "$stamp" "$requirements"; then
         return
     fi
     if [ ! -x .venv-label/bin/python ]; then
@@ -29,7 +29,7 @@ install_monai_label() {
     # PyPI's torchvision is built for CUDA; with a CPU torch it has no operators to register anything for.
     sed -i -E 's/^@torch.library.register_fake\("torchvision::(\w+)"\)/@register_meta("\1")/' \
         "$site/torchvision/_meta_registrations.py"
-    cat setup.cfg "$requirements" >"$stamp"
+    cp "$requirements" "$stamp"
 }
 
 if [ "${1:-}" = --install ]; then # for continuous integration: the environment alone

@@ -36,6 +36,8 @@ __all__ = ["BundleApp"]
 logger = logging.getLogger(__name__)
 
 NOT_FOUND, UNPROCESSABLE = 404, 422
+# Images that a job scores which nobody has asked for: a PACS may have very many.
+SCORED_AT_ONCE = 200
 
 
 def _is_sent(image: str) -> bool:
@@ -160,7 +162,7 @@ class BundleApp(MONAILabelApp):
         with store.offering(self.served[model] if model else None):
             found: dict[str, Any] = super().next_sample(request)
         if request.get("strategy") == "uncertainty" and self._has_unscored():
-            AsyncTask.run("scoring", request={"method": "uncertainty"})
+            AsyncTask.run("scoring", request={"method": "uncertainty", "max_samples": SCORED_AT_ONCE})
         return found
 
     def _has_unscored(self) -> bool:

@@ -75,13 +75,14 @@ class DicomWebStore(Store, DICOMWebDatastore):
     ) -> None:
         self.modalities, self.bundles = modalities, bundles
         self._instances: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        self._modality: dict[str, str] = {}  # of listed images
         super().__init__(client, {}, cache_path=cache)
 
     def find_bundles(self, image: str) -> list[ServedBundle]:
         """Returns the bundles for an image's modality; all of them where series of any are listed."""
         if not self.modalities:
             return list(self.bundles)
-        modality = self._dicom_info(image)["Modality"]
+        modality = self._modality.get(image) or self._dicom_info(image)["Modality"]
         return [bundle for bundle in self.bundles if modality in bundle.modalities]
 
     def image_source(self, image: str) -> str:
@@ -109,7 +110,8 @@ class DicomWebStore(Store, DICOMWebDatastore):
         found = [item for each in filters for item in self._client.search_for_series(search_filters=each)]
         others = () if self.modalities else ("SEG", "SR", "PR", "KO")
         series = [item for item in found if _value(item, _MODALITY) not in others]
-        return [image for item in series for image in self._images_of(item)]
+        self._modality = {image: _value(item, _MODALITY) for item in series for image in self._images_of(item)}
+        return list(self._modality)
 
     def _images_of(self, series: Mapping[str, Any]) -> list[str]:
         """Returns the UIDs by which the images of a series are asked for; nothing for a cine alone."""

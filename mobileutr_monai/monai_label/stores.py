@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,6 +128,11 @@ class FolderStore(Store):
     def __init__(self, folder: str, bundles: Sequence[ServedBundle]) -> None:
         self.bundles = bundles
         super().__init__(folder, extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT, auto_reload=True)
+        # Whoever may read the images may read their labels; all else that the server writes is for its owner alone.
+        mode = Path(folder).stat().st_mode & 0o777
+        for path in (None, DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
+            _set_mode(Path(self._datastore.label_path(path)), mode)
+        _set_mode(Path(self._datastore_config_path), mode & 0o666)
 
     def find_bundles(self, image: str) -> list[ServedBundle]:
         """Returns the bundles for images, or those for volumes."""
@@ -171,7 +176,9 @@ class FolderStore(Store):
             if problem := self._bundle(model).check.find_problem(Path(image), Path(label_filename)):
                 raise HTTPException(UNPROCESSABLE, problem)
             label_info = {**label_info, "model": model}
-        return str(super().save_label(image_id, label_filename, label_tag, label_info))
+        saved = str(super().save_label(image_id, label_filename, label_tag, label_info))
+        _set_mode(Path(self.get_label_uri(image_id, label_tag)), Path(image).stat().st_mode & 0o666)
+        return saved
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a label.
@@ -182,6 +189,12 @@ class FolderStore(Store):
         if self._datastore.label(label_id, label_tag) is None:
             raise LabelNotFoundException(f"there is no label {label_tag!r} of {label_id!r}")
         super().remove_label(label_id, label_tag)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Sets permissions where the file system and its owner let it."""
+    with suppress(OSError):
+        path.chmod(mode)
 
 
 def _count_dimensions(path: Path) -> int:

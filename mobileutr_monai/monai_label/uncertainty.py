@@ -106,13 +106,13 @@ class UncertaintyScoring(ScoringMethod):
             known[image] = {"confidence": confidence, "patient": datastore.patient_of(image)}
             if number % _WRITE_EVERY == 0:
                 file.write(known)
-        thumbnails = {image: datastore.thumbnail_of(image) for image in datastore.list_images()}
-        groups = group_pairs(
-            thumbnails, pair_thumbnails({image: value for image, value in thumbnails.items() if value is not None})
-        )
-        for group in groups:
+        for image in set(datastore.list_images()) - set(datastore.get_unlabeled_images()):
+            known.setdefault(image, {"patient": datastore.patient_of(image)})
+        thumbnails = {image: datastore.thumbnail_of(image) for image in known}
+        alike = pair_thumbnails({image: value for image, value in thumbnails.items() if value is not None})
+        for group in group_pairs(thumbnails, alike):
             for image in group:
-                known.setdefault(image, {"confidence": None})["group"] = group[0]
+                known[image]["group"] = group[0]
         file.write(known)
         return len(wanted)
 
@@ -136,6 +136,7 @@ class UncertaintyStrategy(Strategy):
     def __init__(self, bundles: Sequence[ServedBundle], studies: str) -> None:
         super().__init__("The image that the model is least sure of")
         self.bundles, self.studies = bundles, studies
+        self._offered: dict[str, float] = {}  # image -> when
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
         """Returns an image; the first without a label while none is scored."""
@@ -148,10 +149,10 @@ class UncertaintyStrategy(Strategy):
                         scores[image] = item
         images = sorted(datastore.get_unlabeled_images())
         labelled = set(datastore.list_images()) - set(images)
-        now, offered = time.time(), set()
-        for image in images:
-            served = datastore.get_image_info(image).get("strategy", {}).get(request["strategy"], {}).get("ts", 0)
-            if now - served < _OFFERED_FOR:
-                offered.add(image)
-        chosen = choose_image(images, scores, labelled, offered)
-        return {"id": chosen, "confidence": scores.get(chosen, {}).get("confidence")} if chosen else None
+        now = time.monotonic()
+        self._offered = {image: since for image, since in self._offered.items() if now - since < _OFFERED_FOR}
+        chosen = choose_image(images, scores, labelled, self._offered)
+        if chosen is None:
+            return None
+        self._offered[chosen] = now
+        return {"id": chosen, "confidence": scores.get(chosen, {}).get("confidence")}

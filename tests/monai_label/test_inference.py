@@ -99,3 +99,22 @@ def test_a_label_of_several_possible_models_is_of_the_one_that_is_named_or_was_r
     assert four_bundles.infer("rgb", model=BREAST.name).status == 200
     assert four_bundles.save_label("rgb", label).status == 200
     assert four_bundles.ask("/datastore/label/info", label="rgb", tag="final").json["model"] == BREAST.name
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"device": "cpu", "client_id": "user-xyz", "result_extension": ".nrrd", "result_dtype": "uint8"},  # 3D Slicer
+        {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False, "restore_label_idx": False},
+    ],
+)
+@pytest.mark.parametrize(("bundle", "name"), [(BREAST, "rgb"), (HIPPOCAMPUS, "turned")])
+def test_what_viewers_send_is_taken(four_bundles, bundle, name, params):
+    """3D Slicer and OHIF ask for NRRD."""
+    answer = four_bundles.infer(name, model=bundle.name, **params)
+    assert answer.status == 200, answer.body
+    assert answer.body.startswith(b"NRRD")
+
+
+def test_a_volumes_mask_is_no_picture(four_bundles):
+    assert four_bundles.infer("turned", model=HIPPOCAMPUS.name, result_extension=".png").status == 422

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from label_service import BREAST, Answer, LabelServer, ask, encode_form
+from PIL import Image
 
 JSON = "application/json"
 MARK = "$__import__('pathlib').Path({!r}).touch()"
@@ -40,6 +42,8 @@ def test_only_this_machine_can_reach_it(four_bundles):
         ({"Host": "evil.example"}, 403, "--host-name"),
         ({"Host": "127.0.0.1.evil.example:8000"}, 403, "--host-name"),
         ({"Host": ""}, 403, "--host-name"),
+        ({"Host": "[::1"}, 403, "--host-name"),
+        ({"Host": "127.0.0.1@evil.example"}, 403, "--host-name"),
         ({"Origin": "https://evil.example"}, 403, "--origin"),
         ({"Origin": "null"}, 403, "--origin"),
         ({"Origin": "http://127.0.0.1:1"}, 403, "--origin"),
@@ -248,6 +252,20 @@ def test_images_and_logs_are_for_their_owner_alone(breast_server):
     for path in (breast_server.workspace, *breast_server.workspace.rglob("*")):
         if not path.is_symlink() and path.exists() and "model" not in path.relative_to(breast_server.workspace).parts:
             assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_labels_may_be_read_by_whoever_may_read_the_images(breast_server, studies, tmp_path):
+    image = sorted(studies.glob("benign*.jpg"))[0]
+    image.chmod(0o644)
+    label = tmp_path / "label.png"
+    with Image.open(image) as picture:
+        Image.new("L", picture.size).save(label)
+    assert breast_server.save_label(image.stem, label).status == 200
+    saved = studies / "labels" / "final" / f"{image.stem}.png"
+    assert saved.stat().st_mode & 0o777 == 0o644
+    assert saved.parent.stat().st_mode & 0o777 == studies.stat().st_mode & 0o777
+    query = urlencode({"id": image.stem, "tag": "final"})
+    assert send(breast_server, "DELETE", f"/datastore/label?{query}").status == 200
 
 
 def test_an_archive_stays_in_its_folder(breast_server, tmp_path):

@@ -117,8 +117,7 @@ class Guard:
 
     def _find_refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         method, path = scope["method"], scope["path"]
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if host not in self.access.hosts:
+        if _host_name(headers.get("host", "")) not in self.access.hosts:
             return 403, "this server is not called by that host name; start it with --host-name NAME to allow one"
         origin = headers.get("origin")
         if origin is not None and origin not in self.access.origins:
@@ -151,6 +150,14 @@ class Guard:
     def _find_limit(self, scope: Scope, headers: Mapping[str, str]) -> int:
         is_upload = headers.get("content-type", "").startswith("multipart/") or scope["path"].startswith(_PROXY)
         return self.access.max_upload if is_upload else MAX_PARAMETERS
+
+
+def _host_name(host: str) -> str:
+    """Returns the name in a ``Host``, without its port; nothing for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 class _TooLargeError(Exception):

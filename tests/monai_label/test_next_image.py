@@ -6,12 +6,11 @@ import csv
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
-from label_service import BREAST, ROOT, serve
-from label_studies import read_truth
+from label_service import BREAST, ROOT, ask
 from PIL import Image
 
 from mobileutr_monai.__main__ import main as run_command
@@ -45,39 +44,36 @@ def test_no_image_is_left():
     assert choose_image([], {}, ["a"]) is None
 
 
-def test_images_are_offered_by_the_confidence_of_the_report(tmp_path):
-    """Of two images that are nearly the same one is offered; a broken one is not; a new label takes its image out."""
-    studies, work = tmp_path / "studies", tmp_path / "work"
-    studies.mkdir()
-    images = [path for path in sorted((BREAST / "sample_data" / "images").iterdir()) if "normal" not in path.name][:4]
-    for image in images:
-        shutil.copy(image, studies)
-    (studies / "text.png").write_text("not an image")
-    command = ["predict", str(BREAST), str(studies), "--output", str(tmp_path / "out"), "--no-overlays"]
-    run_command(command)
+def test_images_are_offered_by_the_confidence_of_the_report(breast_server, studies, tmp_path):
+    """Broken ones are not, and a label takes its image out."""
+    names = [path.stem for path in sorted(studies.glob("*.jpg")) if path.stem != "cut"]
+    given = tmp_path / "given"
+    given.mkdir()
+    for name in names[:2]:
+        shutil.copy(studies / f"{name}.jpg", given)
+    run_command(["predict", str(BREAST), str(given), "--output", str(tmp_path / "out"), "--no-overlays"])
     with (tmp_path / "out" / "report.csv").open(newline="") as file:
-        rows = {Path(row["case"]).stem: row["confidence"] for row in csv.DictReader(file) if row.get("confidence")}
-    with serve(BREAST, studies, work) as server:
-        assert server.post("/scoring/other").status == 404
-        assert server.post("/scoring/uncertainty", max_samples="many").status == 422
-        first = server.post("/activelearning/uncertainty").json  # nothing is scored yet
-        assert first["confidence"] is None
-        job = server.wait_for("/scoring/")
-        assert job["status"] == "DONE", job["details"]
-        scores = json.loads((work / BREAST.name / "scores.json").read_text())["images"]
-        for name, confidence in rows.items():
-            assert scores[name]["confidence"] == pytest.approx(float(confidence), abs=1e-3)
-        order = sorted((image.stem for image in images), key=lambda name: scores[name]["confidence"])
-        order = [name for name in order if name != first["id"]]
-        offered = [server.post("/activelearning/uncertainty").json["id"] for _ in order]
-        assert offered == order
-        label = tmp_path / "label.png"
-        Image.fromarray(read_truth(studies / f"{order[0]}.jpg")).save(label)
-        assert server.save_label(order[0], label).status == 200
-        time.sleep(0.5)
-        assert server.post("/activelearning/first").json["id"] != order[0]
-        strategies = server.ask("/info/").json["strategies"]
-        assert list(strategies) == ["random", "first", "uncertainty"]
+        report = {Path(row["case"]).stem: float(row["confidence"] or 0) for row in csv.DictReader(file)}
+
+    assert breast_server.post("/scoring/uncertainty", max_samples="many").status == 422
+    first = breast_server.post("/activelearning/uncertainty").json  # nothing is scored yet
+    assert first["confidence"] is None
+    job = breast_server.wait_for("/scoring/")
+    assert job["status"] == "DONE", job["details"]
+    scores = json.loads((breast_server.workspace / "scores.json").read_text())["images"]
+    for name in names[:2]:
+        assert scores[name]["confidence"] == pytest.approx(report[name], abs=1e-3)
+    assert scores["text"]["confidence"] is None
+    order = [name for name in sorted(names, key=lambda name: scores[name]["confidence"]) if name != first["id"]]
+    offered = [breast_server.post("/activelearning/uncertainty").json["id"] for _ in order[:3]]
+    assert offered == order[:3]
+    label = tmp_path / "label.png"
+    with Image.open(studies / f"{order[3]}.jpg") as image:
+        Image.new("L", image.size).save(label)
+    assert breast_server.save_label(order[3], label).status == 200
+    assert breast_server.post("/activelearning/uncertainty").json["id"] == order[4]
+    query = urlencode({"id": order[3], "tag": "final"})
+    assert ask(f"{breast_server.url}/datastore/label?{query}", "DELETE").status == 200
 
 
 def test_the_benchmark_runs(tmp_path):
