@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from PIL import UnidentifiedImageError
 
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.reasons import Reason
@@ -49,6 +50,8 @@ def _in_plainer_words(path: Path, error: Exception) -> Exception:
                 image.load()
     except Exception as plainer:  # noqa: BLE001 - of a picture that it cannot decode
         error = plainer
+        if isinstance(plainer.__cause__ or plainer, UnidentifiedImageError):
+            return ValueError("the file is cut off, or not the image that its name says")
     return error
 
 
