@@ -176,7 +176,7 @@ WITHOUT_NETWORK = """
 import socket, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from label_service import serve
+from label_service import ask, serve
 try:
     socket.create_connection(("192.0.2.1", 80), 5)
 except OSError as error:
@@ -185,6 +185,8 @@ options = dict(MONAI_LABEL_CORS_ORIGINS='["http://a.example"]')
 with serve(Path({bundle!r}), Path({studies!r}), Path({work!r}), "--no-training", **options) as server:
     answer = server.infer({image!r})
     assert server.post("/train/" + server.model).status == 404
+    for origin, status in (("http://a.example", 200), ("http://b.example", 403)):
+        assert ask(server.url + "/info/", headers={{"Origin": origin}}).status == status
 assert answer.status == 200, answer.body
 Path({output!r}).write_bytes(answer.body)
 """

@@ -1,4 +1,7 @@
-"""Corrections become weights: training over HTTP from labels/final, and the way back to the shipped weights."""
+"""Corrections become weights: training over HTTP from labels/final, and the way back to the shipped weights.
+
+Its name puts this file last: other tests need servers that have not been trained.
+"""
 
 from __future__ import annotations
 
