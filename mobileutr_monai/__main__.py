@@ -362,8 +362,7 @@ def _new_bundle(options: argparse.Namespace) -> int:
     made = make_bundle(options.name, options.parent, labels, options.output, pretrained=pretrained, settings=settings)
     print(f"{made.folder}: {', '.join(f'{i} {label}' for i, label in enumerate(['background', *labels]))}")
     print(f"weights: {made.weights}")
-    start = " --pretrained models/model.pt" if pretrained else ""
-    print(f"cd {made.folder} && python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{start}")
+    print(f"mobileutr train {made.folder} DATA{' --pretrained' if pretrained else ''}")
     return 0
 
 

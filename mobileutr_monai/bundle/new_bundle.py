@@ -53,18 +53,23 @@ Made by `mobileutr new-bundle` from the bundle "{parent}" {parent_version}; not 
 
 ## Next
 
-1. Train, in this folder; `DATA` is the absolute path of a folder with a `datalist.json` by `mobileutr split`. The best
-   epoch becomes `models/model.pt`.
+1. Train, in this folder; `DATA` is a folder with a `datalist.json` by `mobileutr split`. The best epoch becomes
+   `models/model.pt` if there were no weights or if its score on the same cases is not lower.
 
    ```bash
-   python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{pretrained}
+   mobileutr train . DATA{pretrained}
+   ```
+
+   The same with MONAI's own command, which leaves the weights in `runs/train/model.pt` unless `--install better` is given:
+
+   ```bash
+   python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{monai_pretrained}
    ```
 
 2. Evaluate, once:
 
    ```bash
-   python -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" --dataset_dir DATA \\
-       --section testing
+   mobileutr evaluate . DATA --section testing --output OUT
    ```
 
 3. Use: `mobileutr predict . IMAGES --output OUT`
@@ -302,7 +307,8 @@ def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], wei
         parent=parent["name"],
         parent_version=parent["version"],
         weights="\n\n".join(textwrap.fill(paragraph, 120) for paragraph in paragraphs),
-        pretrained=" --pretrained models/model.pt" if pretrained else "",
+        pretrained=" --pretrained" if pretrained else "",
+        monai_pretrained=" --pretrained models/model.pt" if pretrained else "",
         classes=", ".join(f"{index} {label}" for index, label in enumerate(("background", *labels))),
         channels="A pixel is it from a probability of 0.5 (sigmoid)." if len(labels) == 1 else several,
     )
