@@ -60,7 +60,7 @@ Made by `mobileutr new-bundle` from the bundle "{parent}" {parent_version}; not 
    mobileutr train . DATA{pretrained}
    ```
 
-   The same with MONAI's own command, which leaves the weights in `runs/train/model.pt` unless `--install better` is given:
+   MONAI's own command leaves the weights in `runs/train/model.pt` unless `--install better` is given:
 
    ```bash
    python -m monai.bundle run --config_file configs/train.json --dataset_dir DATA{monai_pretrained}
