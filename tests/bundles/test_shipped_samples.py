@@ -76,3 +76,8 @@ def test_shipped_weights_score_what_is_published(name, mobileutr, tmp_path):
     assert len(scores) >= 3
     # Round-off of float32 moves a few pixels from machine to machine.
     assert scores == pytest.approx({key: published[key] for key in scores}, abs=0.01)
+
+
+def test_the_skin_bundle_accepts_the_modality_of_dermoscopy(repository):
+    path = repository / "bundles" / "skin_dermoscopy_segmentation" / "configs" / "metadata.json"
+    assert {"DMS", "XC"} <= set(json.loads(path.read_text())["modalities"])
