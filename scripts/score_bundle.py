@@ -106,7 +106,8 @@ class Scorer:
         pairs = {}
         if self.segmenter.spatial_dims == 2:
             at_network = self.to_label_map({"pred": result["pred"]})["pred"][0]
-            pairs["network"] = (at_network, self.network_label({"label": item["label"]})["label"][0])
+            case = {"image": result["image"], "label": item["label"]}  # the label is cropped as the image was
+            pairs["network"] = (at_network, self.network_label(case)["label"][0])
         original = self.original_label({"label": item["label"]})["label"][0]
         return pairs | {"original": (torch.as_tensor(self.segmenter.make_label_map(result)), original)}
 

@@ -27,6 +27,7 @@ from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
 from mobileutr_monai.networks import fold_network, load_weights
+from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
 
 __all__ = ["Exported", "export_bundle"]
@@ -96,7 +97,8 @@ def export_bundle(
         samples = _find_samples(bundle)
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
         logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
-        compared = (_compare_raw if raw else _compare)(paths, segmenter, run)
+        crop_bars = bool(parser.get("crop_bars", False))
+        compared = _compare_raw(paths, segmenter, run, crop_bars) if raw else _compare(paths, segmenter, run)
         content = {
             "notice": NOTICE,
             "format": file_format,
@@ -160,6 +162,8 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, si
         "input": taken,
         "output": given,
         "raw": json.dumps(raw),
+        # What "mobileutr predict" does before such a file; others may crop bars themselves.
+        "crop_bars": json.dumps(raw and bool(parser.get("crop_bars", False))),
         "channels": str(segmenter.network.in_channels),
         "threshold": str(segmenter.threshold),
         "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
@@ -210,7 +214,9 @@ def _compare(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], 
     return {**_count(differing, pixels), "largest_logit_difference": float(f"{largest:.2e}")}
 
 
-def _compare_raw(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+def _compare_raw(
+    paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray], crop_bars: bool
+) -> dict[str, Any]:
     """Compares label maps, each at its own size."""
     mode = "RGB" if segmenter.network.in_channels == 3 else "L"
     pixels = differing = 0
@@ -218,7 +224,10 @@ def _compare_raw(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarra
         expected = segmenter.make_label_map(segmenter.infer([segmenter.reader.read([path])])[0])
         with open_image(path, "image") as image:
             array = np.asarray(to_mode(image, mode))
-        found = run(array.reshape(*array.shape[:2], -1))
+        array = array.reshape(*array.shape[:2], -1)
+        top, left, bottom, right = find_between_bars(array) if crop_bars else (0, 0, *array.shape[:2])
+        found = np.zeros(array.shape[:2], np.uint8)
+        found[top:bottom, left:right] = run(np.ascontiguousarray(array[top:bottom, left:right]))
         pixels, differing = pixels + expected.size, differing + int((expected != found).sum())
     return _count(differing, pixels)
 

@@ -21,6 +21,8 @@ from monai.transforms import (
 )
 from torch import nn
 
+from mobileutr_monai.transforms import CropBarsd
+
 __all__ = ["EndToEndModel", "check_preprocessing"]
 
 _STEPS = (LoadImaged, EnsureChannelFirstd, Transposed, Resized, NormalizeIntensityd, EnsureTyped)
@@ -97,10 +99,12 @@ def _gaussian(middles: torch.Tensor, source: torch.Tensor, sigma: torch.Tensor) 
 def check_preprocessing(preprocessing: Compose, image_size: Sequence[int]) -> None:
     """Checks that a bundle's preprocessing is the one that ``EndToEndModel`` does.
 
+    Bars are cropped by whoever runs the model, before it.
+
     Raises:
         ValueError: it is another one.
     """
-    steps = list(preprocessing.transforms)
+    steps = [step for step in preprocessing.transforms if not isinstance(step, CropBarsd)]
     found = ", ".join(type(step).__name__ for step in steps)
     if len(steps) != len(_STEPS) or not all(isinstance(s, kind) for s, kind in zip(steps, _STEPS, strict=True)):
         raise ValueError(

@@ -29,6 +29,7 @@ from mobileutr_monai.core.kinds import strip_suffix
 from mobileutr_monai.core.output_folder import IN_THE_WAY, find_foreign, name_outputs
 from mobileutr_monai.core.text import escape, guard_cell, pluralize, unguard_cell
 from mobileutr_monai.core.walk import list_files
+from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
 
 __all__ = ["EndToEndModel", "segment_folder"]
@@ -76,6 +77,7 @@ class EndToEndModel:
             raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_WAY_OUT}")
         names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
         self.labels = {index: name for index, name in sorted(names.items()) if index}
+        self._crop_bars = self.facts.get("crop_bars") == "true"
         self._mode = "RGB" if self.facts["channels"] == "3" else "L"
 
     def segment(self, path: Path) -> np.ndarray:
@@ -91,7 +93,11 @@ class EndToEndModel:
             array = np.asarray(to_mode(image, self._mode))
         if array.min() == array.max():
             raise ValueError(f"all pixels have the value {array.flat[0]}: there is nothing to segment")
-        label: np.ndarray = self._session.run(None, {"pixels": array.reshape(*array.shape[:2], -1)})[0]
+        array = array.reshape(*array.shape[:2], -1)
+        top, left, bottom, right = find_between_bars(array) if self._crop_bars else (0, 0, *array.shape[:2])
+        content = np.ascontiguousarray(array[top:bottom, left:right])
+        label = np.zeros(array.shape[:2], np.uint8)
+        label[top:bottom, left:right] = self._session.run(None, {"pixels": content})[0]
         return label
 
 

@@ -16,13 +16,22 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-__all__ = ["TRANSPARENT_MODES", "ImageContent", "as_shown", "explain_tiff", "read_content"]
+__all__ = ["TRANSPARENT_MODES", "ImageContent", "as_shown", "explain_tiff", "find_between_bars", "read_content"]
 
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 """Pillow's modes with an alpha channel."""
 
 LEAST_HIGH_BYTE = 128
 """Highest value of the high bytes of 16-bit colour under which more than half of the 256 levels would be lost."""
+
+BAR_TOLERANCE = 0.03
+"""How far the values of a bar may lie apart, as a share of the image's range: lossy compression blurs its edge."""
+
+MIN_BAR = 0.04
+"""Bars that take less of a side than this stay: they do not matter, and scanners draw thin frames."""
+
+MIN_BETWEEN_BARS = 0.2
+"""What has to be left of each side; otherwise nothing is cropped, since so little is no image between bars."""
 
 _ORIENTATION, _PHOTOMETRIC, _PLANAR, _SUBFILE = 0x0112, 262, 284, 254
 _BITS, _SAMPLE_FORMAT, _COMPRESSION = 258, 339, 259
@@ -213,3 +222,38 @@ def _invert(image: Image.Image) -> Image.Image:
     # 10 or 12 bits are kept in words of 16.
     top = max(1, 2 ** int(values.max()).bit_length() - 1)
     return Image.fromarray((top - values.astype(np.int64)).astype(values.dtype.newbyteorder("=")))
+
+
+def find_between_bars(image: np.ndarray) -> tuple[int, int, int, int]:
+    """Returns the rectangle between bars of one grey level or colour, the whole image where there are none.
+
+    A bar consists of whole rows, or columns, from a border on, whose pixels all have the level of the border's first
+    pixel, within ``BAR_TOLERANCE``. Bars above and below are looked for first, then those at the sides of what is left.
+
+    Shape:
+        - image: (rows, columns) or (rows, columns, channels).
+
+    Returns:
+        (top, left, bottom, right) in pixels, the last row and column not in it.
+    """
+    pixels = image.reshape(*image.shape[:2], -1)
+    tolerance = BAR_TOLERANCE * (float(pixels.max()) - float(pixels.min()))
+    top, bottom = _trim(pixels, tolerance)
+    left, right = _trim(pixels[top:bottom].swapaxes(0, 1), tolerance)
+    return top, left, bottom, right
+
+
+def _trim(lines: np.ndarray, tolerance: float) -> tuple[int, int]:
+    before, after = (_count_bar(order, tolerance) for order in (lines, lines[::-1]))
+    left = len(lines) - before - after
+    if before + after < MIN_BAR * len(lines) or left < MIN_BETWEEN_BARS * len(lines):
+        return 0, len(lines)
+    return before, len(lines) - after
+
+
+def _count_bar(lines: np.ndarray, tolerance: float) -> int:
+    level = lines[0, 0].astype(np.float64)
+    for index, line in enumerate(lines):  # most images end at the first line
+        if (np.abs(line - level) > tolerance).any():
+            return index
+    return 0

@@ -1,5 +1,6 @@
 """Transforms that MONAI lacks."""
 
+from mobileutr_monai.transforms.bars import CropAliked, CropBarsd
 from mobileutr_monai.transforms.batch_augmentation import BatchAugmentation
 from mobileutr_monai.transforms.intensity import (
     RandDarkCorners,
@@ -20,6 +21,8 @@ from mobileutr_monai.transforms.spacing import ResampleToSpacingd
 __all__ = [
     "BatchAugmentation",
     "CheckSameGridd",
+    "CropAliked",
+    "CropBarsd",
     "CropToRegiond",
     "ProbabilitiesToLabelMap",
     "ProbabilitiesToLabelMapd",

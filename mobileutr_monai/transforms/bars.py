@@ -1,0 +1,78 @@
+"""Cropping of what lies beside the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Crop, InvertibleTransform, MapTransform
+from monai.utils import convert_to_tensor
+
+__all__ = ["CropAliked", "CropBarsd"]
+
+FindContent = Callable[[np.ndarray], tuple[int, int, int, int]]
+
+
+class CropBarsd(MapTransform, InvertibleTransform):
+    """Crops each image to what a function finds between bars; inverted, the bars are 0.
+
+    A network takes bars beside an image for lesions, or the image for smaller than it is. MONAI's ``CropForeground``
+    asks for a threshold between image and background; bars have any level.
+
+    Args:
+        find_content: pixels (rows, columns, channels) -> (top, left, bottom, right), the last row and column not in it.
+
+    Shape:
+        - input: (channel, rows, columns).
+    """
+
+    def __init__(self, keys: KeysCollection, find_content: FindContent, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.find_content = find_content
+        self.crop = Crop()
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
+        d: dict[Hashable, torch.Tensor] = dict(data)
+        for key in self.key_iterator(d):
+            pixels = convert_to_tensor(data[key], track_meta=False).cpu().numpy().transpose(1, 2, 0)
+            top, left, bottom, right = self.find_content(pixels)
+            d[key] = self.crop(data[key], slices=Crop.compute_slices(roi_start=(top, left), roi_end=(bottom, right)))
+        return d
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
+        """Puts the cropped images back into their places."""
+        d: dict[Hashable, torch.Tensor] = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.crop.inverse(data[key])
+        return d
+
+
+class CropAliked(MapTransform):
+    """Crops labels as their image was cropped, from the image's record of transforms; for training and evaluation.
+
+    Args:
+        keys: of the labels, of the size that the image had before it was cropped.
+        reference_key: of the image; data without it are left as they are.
+
+    Shape:
+        - input: (channel, rows, columns).
+    """
+
+    def __init__(self, keys: KeysCollection, reference_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference_key = reference_key
+        self.crop = Crop()
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
+        d: dict[Hashable, torch.Tensor] = dict(data)
+        operations = getattr(data.get(self.reference_key), "applied_operations", [])
+        for cropped in [operation["extra_info"]["cropped"] for operation in operations if operation["class"] == "Crop"]:
+            top, below, left, beside = cropped
+            for key in self.key_iterator(d):
+                rows, columns = d[key].shape[1:]
+                slices = Crop.compute_slices(roi_start=(top, left), roi_end=(rows - below, columns - beside))
+                d[key] = self.crop(d[key], slices=slices)
+        return d
