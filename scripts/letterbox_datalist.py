@@ -39,7 +39,7 @@ def main() -> None:
     if not 0 < arguments.share <= 1:
         parser.error(f"--share must be in (0, 1], got {arguments.share}")
     datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
-    copies = {}
+    copies: dict[str, list[dict]] = {}
     for section in arguments.sections:
         copies[section] = []
         for item in datalist[section]:
