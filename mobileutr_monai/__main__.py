@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage)."""
     import warnings
 
-    from mobileutr_monai.core.user import name_user
+    from mobileutr_monai.core.program import name_user
 
     options = _build_parser().parse_args(arguments)
     name_user()

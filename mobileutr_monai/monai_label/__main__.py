@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mobileutr_monai.core.user import name_user
+from mobileutr_monai.core.program import name_user
 
 name_user()  # before MONAI is imported
 

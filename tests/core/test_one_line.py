@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobileutr_monai.core.folders import require_configs
-from mobileutr_monai.core.one_line import explain_errors
+from mobileutr_monai.core.program import explain_errors
 
 
 @pytest.fixture

@@ -1,17 +1,34 @@
-"""Errors in one line where MONAI would print a traceback."""
+"""What a program does at its begin and its end: a name for its user, and errors in one line."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["explain_errors"]
+__all__ = ["explain_errors", "name_user"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _VARIABLE = "MOBILEUTR_TRACEBACK"
+
+
+def name_user() -> None:
+    """Gives the user a name and a home where the system knows none: MONAI and torch fail without.
+
+    Call it before they are imported; processes started later inherit both.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"user{os.getuid()}"
+    try:
+        Path.home()
+    except (KeyError, RuntimeError):
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def explain_errors() -> None:

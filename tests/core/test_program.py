@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobileutr_monai.core.user import name_user
+from mobileutr_monai.core.program import name_user
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME")
 
