@@ -48,7 +48,7 @@ def add_verbs(verbs: Any) -> None:
     evaluate = verbs.add_parser("evaluate", help="score a bundle's weights on a section of a datalist")
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle with weights")
     evaluate.add_argument("folder", type=Path, metavar="DIR", help="images and masks, with a datalist.json")
-    evaluate.add_argument("--output", type=Path, required=True, help="folder for metrics.csv and a table per metric")
+    evaluate.add_argument("--output", type=Path, help="for metrics.csv and a table per metric (default: BUNDLE/eval)")
     evaluate.add_argument("--section", default="testing", help="of the datalist (default: testing)")
     evaluate.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     _add_common(evaluate, "configs/train.json", "threshold=0.4")
@@ -130,7 +130,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     given = {"section": options.section, "weights": options.weights, "datalist": options.datalist}
     overrides = {name: value for name, value in given.items() if value is not None} | dict(options.settings)
-    output = options.output.absolute()
+    output = (options.output or options.bundle / "eval").absolute()
     for name in evaluate_bundle(options.bundle.resolve(), options.folder.absolute(), output, overrides):
         scores = read_case_scores(output / f"{name}_raw.csv")
         mean, low, high = summarise(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,9 +123,14 @@ def test_trains_and_infers_with_the_overrides_of_the_table(row, tmp_path):
         torch.save(state, weights)
     assert (state["stem.conv.weight"].shape[1], state["head.weight"].shape[0]) == row.channels
 
-    if row.channels[0] == 2:  # a folder has one file a case
-        return
-    folders = {"dataset_dir": str(tmp_path / "data" / "images"), "output_dir": str(tmp_path / "out")}
+    images = tmp_path / "data" / "images"
+    if row.channels[0] == 2:  # a file per channel: NAME_0000, NAME_0001
+        images = tmp_path / "channels"
+        images.mkdir()
+        for index, case in enumerate(cases):
+            for channel, path in enumerate(map(Path, case["image"])):
+                shutil.copy(path, images / f"case{index}_{channel:04d}{''.join(path.suffixes)}")
+    folders = {"dataset_dir": str(images), "output_dir": str(tmp_path / "out")}
     prepare(bundle, "inference", {**overrides, **folders, "weights": str(weights)}).run()
     assert len(list((tmp_path / "out").glob("*_mask.*"))) == 3
 

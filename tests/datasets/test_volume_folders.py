@@ -107,3 +107,8 @@ def test_check_split_new_bundle_train_and_predict_on_an_nnunet_folder(
     assert main([*train, "--set", "precision=float32", "--install"]) == 0
     assert "3 cases to train on, 1 to validate on" in capsys.readouterr().out
     assert (tmp_path / "run" / "worst_cases.png").is_file()
+    predict = ["predict", str(tmp_path / "brain"), str(data / "imagesTr"), "--output", str(tmp_path / "out")]
+    assert main([*predict, "--workers", "0", "--no-page"]) == 0
+    masks = sorted(path.name for path in (tmp_path / "out").glob("*_mask.nii.gz"))
+    assert masks == [f"case_{index:03d}_mask.nii.gz" for index in range(4)]
+    assert nib.load(tmp_path / "out" / masks[0]).shape == SHAPE

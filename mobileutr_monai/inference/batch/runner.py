@@ -30,6 +30,7 @@ from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
+from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.fork_server import start_fork_server
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
@@ -252,7 +253,7 @@ class BatchRunner:
         self._check_options()
         if self.dry_run:
             with TemporaryDirectory() as unpacked:
-                found = find_cases(self.dataset_dir, Path(unpacked))
+                found = self._find_cases(Path(unpacked))
                 self._describe(found, self._reject_all(found))
             return {}
         if self.workers:
@@ -261,7 +262,7 @@ class BatchRunner:
         self.start_engine()
         with self._locked_output_dir(), self._unpacking_dir() as unpacked:
             started = time.perf_counter()
-            found = find_cases(self.dataset_dir, unpacked)
+            found = self._find_cases(unpacked)
             rejected = self._reject_all(found)
             self._check_found(found, rejected)
             identity = self._identify_run()
@@ -271,6 +272,10 @@ class BatchRunner:
             if self.report_page:
                 self._write_pages(summary)
         return counts
+
+    def _find_cases(self, unpacked: Path) -> FoundInputs:
+        found = find_cases(self.dataset_dir, unpacked)
+        return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
 
     def _write_pages(self, summary: Mapping[str, Any]) -> None:
         """Makes the page of the report; what is wrong with it costs it alone."""
