@@ -1,7 +1,7 @@
 """Seconds from ``bash scripts/monai_label.sh`` to the first answer of ``/info/``, once it is installed, and those of a
 mask: the first one, later ones, and those while a training runs.
 
-The server is started and stopped ``--rounds`` times; the load average beside each start says what else ran, and its own
+The server is started and stopped ``--rounds`` times; the load average of each start says what else ran, and its own
 CPU seconds, whatever else ran, what it had to do.
 
 Example::

@@ -3,7 +3,7 @@
 One image (latency) and a batch of 8 (throughput) of 256 x 256, in memory, without reading or writing. Versions:
 
 - ``plain``: MobileUtr in float32, channels-first, attention with its matrix in memory. It stands for the authors' code,
-  whose arithmetic is the same (see ``bench_training_step``). What the others are held against.
+  whose arithmetic is the same (see ``bench_training_step``). What the others are compared with.
 - MONAI's ``UNet`` (16 to 256 channels, 2 residual units), ``FlexibleUNet`` (EfficientNet-B0) and ``SegResNet`` (16
   filters), with random weights, as they come: eager, float32.
 - ``engine NAME``: MobileUtr through an engine of ``mobileutr predict --engine``.

@@ -1,4 +1,4 @@
-"""MobileUtr beside MONAI's networks: same data, same recipe, same number of steps, in one run.
+"""MobileUtr and MONAI's networks: same data, same recipe, same number of steps, in one run.
 
 The scores come from ``scripts/gpu/train.py peers``, which trains all networks side by side on one GPU at 128 x 128 and
 scores the selection lists, image by image. This script adds parameters, multiplications and the time of one image on a

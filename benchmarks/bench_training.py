@@ -36,7 +36,7 @@ from monai.engines import default_prepare_batch
 from monai.utils import convert_to_tensor, set_determinism
 
 LOADERS = 8
-"""Processes that load and augment for ``plain`` beside a GPU."""
+"""Processes that load and augment for ``plain`` on a GPU."""
 
 
 def make_data(bundle: Path, folder: Path, number: int) -> None:

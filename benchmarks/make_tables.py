@@ -225,7 +225,7 @@ def make_memory(machine: str) -> str:
 
 
 def make_peers(machine: str) -> str:
-    """MobileUtr beside MONAI's networks under one recipe."""
+    """MobileUtr and MONAI's networks under one recipe."""
     result = read("peers", machine)
 
     def tell(summary: dict[str, Any], digits: int = 1) -> str:

@@ -36,7 +36,7 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 
 class Sample(NamedTuple):
     """Seconds of one call: on the wall's clock, and of this process and those it started and waited for on all CPUs,
-    whatever else runs beside it."""
+    whatever else runs."""
 
     wall: float
     cpu: float

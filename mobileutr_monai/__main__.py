@@ -64,7 +64,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="BUNDLE",
         help="folder of a bundle, with configs/ and models/; or FILE.onnx of export --raw, which needs no torch",
     )
-    predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI, DICOM; searched with subfolders")
+    predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI or DICOM; subfolders are searched")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
     predict.add_argument(
         "--weights",
@@ -73,29 +73,33 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="weights to use instead of the bundle's models/model.pt; the probabilities of several files are averaged",
     )
-    predict.add_argument("--tta", action="store_true", help="average over mirror images, too (2 or 4 times slower)")
+    predict.add_argument("--tta", action="store_true", help="also average over mirrored images (2 or 4 times slower)")
     predict.add_argument(
         "--engine",
         choices=ENGINES,
         metavar="NAME",
-        help="what computes: torch (default), torch-folded, torch-bf16, torch-fp16 (GPU), onnxruntime, "
-        "openvino, openvino-bf16; auto: the fastest on this machine, of those that give the masks of torch",
+        help="inference engine: torch (default), torch-folded, torch-bf16, torch-fp16 (GPU), onnxruntime, openvino, "
+        "openvino-bf16; auto: the fastest on this machine whose masks match torch",
     )
-    predict.add_argument("--batch-size", type=positive, help="images that go through the network together")
+    predict.add_argument("--batch-size", type=positive, help="number of images per network call")
     predict.add_argument("--no-overlays", action="store_true", help="do not draw contours on the images")
-    predict.add_argument("--no-page", action="store_true", help="do not make report.html with pictures of all cases")
+    predict.add_argument("--no-page", action="store_true", help="do not write report.html, the page with all cases")
     predict.add_argument(
-        "--whole-overlays", action="store_true", help="draw on all of an ultrasound image, also where a name may stand"
+        "--whole-overlays",
+        action="store_true",
+        help="draw on the whole ultrasound image, including areas that may show burned-in patient names",
     )
     predict.add_argument(
         "--format", choices=("auto", "plain"), help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
     )
-    predict.add_argument("--any-modality", action="store_true", help="also DICOM of modalities the bundle is not for")
+    predict.add_argument("--any-modality", action="store_true", help="segment DICOM of any modality")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
-    predict.add_argument("--workers", type=count, help="processes that read and write beside the network (default 2)")
-    predict.add_argument("--time-limit", type=duration, metavar="SECONDS", help="that one case may take (default 600)")
+    predict.add_argument("--workers", type=count, help="number of reader/writer processes (default 2)")
     predict.add_argument(
-        "--memory-limit", type=amount, metavar="GIB", help="that one case may take (default: half of the machine's)"
+        "--time-limit", type=duration, metavar="SECONDS", help="maximum seconds per case (default 600)"
+    )
+    predict.add_argument(
+        "--memory-limit", type=amount, metavar="GIB", help="maximum memory per case (default: half of the machine's)"
     )
     predict.add_argument(
         "--set",
@@ -105,38 +109,36 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="ID=VALUE",
         help="replace an id of configs/inference.json, as in image_size=[320,416]; may be repeated",
     )
-    predict.add_argument("--dry-run", action="store_true", help="only say what would be done with each file")
+    predict.add_argument("--dry-run", action="store_true", help="list what would be done with each file, and stop")
     predict.add_argument(
         "--overwrite", action="store_true", help="replace the results of a run with other weights or settings"
     )
     predict.set_defaults(verb=_predict)
 
-    export = verbs.add_parser("export", help="write a bundle's network for another runtime, compared with the bundle")
+    export = verbs.add_parser("export", help="convert a bundle's network for another runtime and compare the result")
     export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
     export.add_argument("--format", choices=SUFFIXES, default="onnx")
     export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml, .ts or .pte")
-    export.add_argument(
-        "--raw", action="store_true", help="bake pre- and postprocessing in (onnx, 2D): pixels in, label map out"
-    )
+    export.add_argument("--raw", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
-    export.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     export.set_defaults(verb=_export)
 
     masks = (
-        "what the masks' values stand for: two-valued, indices, 0/1, 0/255, threshold=100, or pairs such as 0=0,128=1 "
+        "meaning of the mask values: two-valued, indices, 0/1, 0/255, threshold=100, or pairs such as 0=0,128=1 "
         "and #000000=0,#ff0000=1 (default: the datalist's mask_coding, else guessed from all masks)"
     )
     classes = (
-        "class of an image: folder (that it lies in), prefix (letters that its name begins with), none, or a CSV file "
-        "with the columns image and class (default: folder, where they are few and large)"
+        "class of an image: folder, prefix (the first letters of its name), none, or a CSV file with the columns "
+        "image and class (default: folder, if the folders are few and large)"
     )
     layouts = "folder with images/ and masks/0/ (masks/1/ ...) or masks/, or with NAME.png and NAME_mask.png"
 
-    check = verbs.add_parser("check", help="find what is wrong with a folder of images and masks before training")
+    check = verbs.add_parser("check", help="find faults in a folder of images and masks before training")
     check.add_argument("folder", type=Path, metavar="DIR", help=layouts)
     check.add_argument("--json", type=Path, metavar="FILE", help="write all problems to a file")
     check.add_argument("--datalist", metavar="FILE", default="", help="list to check (default: the folder's)")
-    check.add_argument("--fold", type=int, default=1, help="which of the numbered text lists (default 1)")
+    check.add_argument("--fold", type=int, default=1, help="number of the text list to check (default 1)")
     check.add_argument("--masks", metavar="CODING", help=masks)
     check.add_argument("--classes", metavar="RULE", default="", help=classes)
     check.set_defaults(verb=_check)
@@ -145,48 +147,56 @@ def _build_parser() -> argparse.ArgumentParser:
     split.add_argument("folder", type=Path, metavar="DIR", help=layouts)
     split.add_argument("--output", type=Path, required=True, help="datalist (JSON) to write")
     split.add_argument(
-        "--validation", type=fraction, help="share of the cases to validate on (default 0.2; none with --folds)"
+        "--validation", type=fraction, help="share of the cases for validation (default 0.2; none with --folds)"
     )
-    split.add_argument("--test", type=fraction, default=0.0, help="share of the cases to set aside (default 0)")
-    split.add_argument("--folds", type=positive, default=0, help="number the training cases by folds 0, 1 ... instead")
-    split.add_argument("--seed", type=int, default=0, help="another seed gives another split (default 0)")
+    split.add_argument("--test", type=fraction, default=0.0, help="share of the cases for testing (default 0)")
+    split.add_argument(
+        "--folds",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="assign training cases to N cross-validation folds instead",
+    )
+    split.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
     split.add_argument("--classes", metavar="RULE", default="", help=f"keep the shares of the classes; {classes}")
     split.add_argument(
         "--groups",
         metavar="RULE",
         default="",
-        help="images that stay together, such as those of a patient: folder, or a CSV file with image and group "
-        "(default: folders, where they are many and small)",
+        help="keep images together, such as those of a patient: folder, or a CSV file with the columns image and group "
+        "(default: folder, if the folders are many and small)",
     )
     split.add_argument("--masks", metavar="CODING", help=masks)
-    split.add_argument("--overwrite", action="store_true", help="replace the datalist if it is there")
+    split.add_argument("--overwrite", action="store_true", help="replace an existing datalist")
     split.set_defaults(verb=_split)
 
-    convert = verbs.add_parser("convert", help="turn a checkpoint of the authors' code into weights for a bundle")
+    convert = verbs.add_parser("convert", help="convert a checkpoint of the authors' code to weights for a bundle")
     convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="2D or 3D, base or large; .pth or .pt")
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="state dict to write: model.pt")
     convert.add_argument(
         "--preprocessing",
         choices=("official",),
-        help="also write FILE's NAME.overlay.json: a config that has a 2D bundle read images as the authors do",
+        help="also write NAME.overlay.json, a config with the authors' preprocessing for a 2D bundle",
     )
-    convert.add_argument("--overwrite", action="store_true", help="replace FILE and its overlay if they are there")
+    convert.add_argument("--overwrite", action="store_true", help="replace an existing FILE and its overlay")
     convert.set_defaults(verb=_convert)
 
     new = verbs.add_parser("new-bundle", help="make a bundle of your own from another, ready to train on your data")
-    new.add_argument("name", metavar="NAME", help="of the new folder, as in my_lesions")
-    new.add_argument("--from", dest="parent", type=Path, required=True, metavar="BUNDLE", help="folder to start from")
-    new.add_argument("--labels", required=True, help="names of the labels 1, 2 ... with commas: lesion,shadow")
-    new.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="folder to make it in (default: here)")
+    new.add_argument("name", metavar="NAME", help="name of the new folder, for example my_lesions")
+    new.add_argument("--from", dest="parent", type=Path, required=True, metavar="BUNDLE", help="bundle to start from")
+    new.add_argument("--labels", required=True, help="names of labels 1, 2 ..., separated by commas: lesion,shadow")
+    new.add_argument(
+        "--output", type=Path, default=Path(), metavar="DIR", help="parent folder of the bundle (default: here)"
+    )
     new.add_argument(
         "--weights",
         choices=("parent", "none"),
         default="parent",
-        help="parent: start from BUNDLE's; the head is drawn anew where the labels' number differs (default)",
+        help="parent (default): BUNDLE's; the output layer is re-initialised if the number of labels differs",
     )
     new.add_argument("--variant", choices=("base", "large"), help="size of the network (default: BUNDLE's)")
     new.add_argument("--in-channels", type=positive, metavar="N", help="channels of the images (default: BUNDLE's)")
-    new.add_argument("--image-size", type=sides, metavar="H,W", help="2D: size that the network sees, in pixels")
+    new.add_argument("--image-size", type=sides, metavar="H,W", help="2D: size of the network's input, in pixels")
     new.add_argument("--roi-size", type=sides, metavar="X,Y,Z", help="3D: size of the windows, in voxels")
     new.add_argument("--spacing", type=spacing, metavar="X,Y,Z", help="3D: voxel size, in mm")
     new.set_defaults(verb=_new_bundle)

@@ -7,7 +7,7 @@ mean Dice with all minus that without it, paired by case, averaged over the seed
 cases.
 
 Adds its arms to ``ablation_augmentation.json`` in the bundle's ``results``; arms that are there with the same settings
-are not trained again, so that the same command goes on after a stop.
+are not trained again, so that the same command resumes after a stop.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Bundle:
         return measure_labels(np.asarray(truth), self.scorer.labels, self._spacing(truth))
 
     def run(self, item: dict[str, Any]) -> list[Case]:
-        """Returns a row a label: its Dice, the measurement of the prediction and the network's own estimates."""
+        """Returns one row per label: its Dice, the measurement of the prediction and the network's own estimates."""
         segmenter = self.scorer.segmenter
         (result,) = segmenter.infer([segmenter.reader.read([Path(item["image"])])])
         pred = segmenter.make_label_map(result)
@@ -100,7 +100,7 @@ def measure_dice(pred: np.ndarray, label: np.ndarray) -> float:
 
 
 def estimate_otherwise(probability: np.ndarray, region: np.ndarray) -> dict[str, float]:
-    """Returns the estimates that were tried beside the chosen one, of a label that has pixels.
+    """Returns the estimates that were tried besidessss the chosen one, of a label that has pixels.
 
     Shape:
         - probability, region: (...), the same.
@@ -117,7 +117,7 @@ def estimate_otherwise(probability: np.ndarray, region: np.ndarray) -> dict[str,
 
 
 def write_cases(cases: list[Case], labels: dict[int, str], output: Path) -> None:
-    """Writes a row a label of a case."""
+    """Writes one row per label per case."""
     columns = ["section", "image", "label", "dice", "raw", "confidence", "flags", "components", "percent", "volume_ml"]
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

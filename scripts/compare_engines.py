@@ -1,4 +1,4 @@
-"""Holds every engine's masks against those of ``torch`` in float32, on a list of cases with labels.
+"""Compares every engine's masks with those of ``torch`` in float32, on a list of cases with labels.
 
 An engine is accepted if at most 0.1 % of the pixels of all cases differ, at the images' own size, and if the mean Dice
 over cases and labels changes by under 0.002. One that is not accepted is refused by the runner for this bundle. Writes

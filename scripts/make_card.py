@@ -120,7 +120,7 @@ def make_score_table(scores: dict[str, Any], metadata: dict[str, Any]) -> str:
 
 
 def make_confidence(results: dict[str, Any]) -> str:
-    """Returns the markdown of ``calibration.json``; ``docs/reliability.png`` lies beside the card."""
+    """Returns the markdown of ``calibration.json``; ``docs/reliability.png`` lies next to the card."""
     errors = [
         "| list | results | mean probability | network's estimate | confidence | confidence - Dice % |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -236,7 +236,7 @@ def draw_curve(logs: list[Path], output: Path) -> None:
 
 
 def draw_examples(bundle: Path, dataset_dir: Path, datalist: Path, output: Path) -> None:
-    """Draws cases by rank of mean Dice at the original size: the prediction and, beside or below it, the label."""
+    """Draws cases by rank of mean Dice at the original size: the prediction and, next to or below it, the label."""
     dice: dict[str, list[float]] = {}
     with (bundle / "results" / "testing_cases.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def pack(bundle: Path, output: Path | None = None) -> Path:
-    """Writes a bundle and the package into one zip, whole or not at all; returns its path.
+    """Writes a bundle and the package into one zip atomically; returns its path.
 
     Raises:
         FileNotFoundError: the folder is no bundle, or has no weights.

@@ -130,7 +130,7 @@ def resolve(item: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def score_section(scorer: Scorer, items: list[dict[str, Any]], root: Path) -> list[Row]:
-    """Returns a row a case, scale and label."""
+    """Returns one row per case, scale and label."""
     rows = []
     for item in tqdm(items, unit="case"):
         for scores in scorer.score(resolve(item, root)):

@@ -89,7 +89,7 @@ def leave_no_trace(cwd: Path) -> Iterator[None]:
 
 
 def call(function: Callable[[list[str]], object], arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    """Calls a program's entry here, as if it were a process: importing torch and MONAI anew takes seconds."""
+    """Calls a program's entry here, as if it were a process: importing torch and MONAI again takes seconds."""
     out, err = io.StringIO(), io.StringIO()
     with leave_no_trace(cwd), redirect_stdout(out), redirect_stderr(err):
         try:

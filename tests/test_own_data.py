@@ -76,7 +76,7 @@ def save_volumes(data: Path) -> None:
 
 
 def save_red_masks(data: Path) -> None:
-    """Writes cases as BUSI is on Kaggle, one folder a diagnosis, with masks in red on black."""
+    """Writes cases as BUSI is on Kaggle, one folder per diagnosis, with masks in red on black."""
     for name in CASES:
         folder = data / name.split()[0]
         folder.mkdir(parents=True, exist_ok=True)

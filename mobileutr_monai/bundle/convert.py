@@ -20,7 +20,7 @@ WHITE = 255
 
 
 def convert_checkpoint(source: Path, target: Path, official_preprocessing: bool = False) -> NetworkShape:
-    """Writes the weights of an official checkpoint as a bundle's ``model.pt``; each file whole or not at all.
+    """Writes the weights of an official checkpoint as a bundle's ``model.pt``; each file atomically.
 
     Args:
         source: checkpoint of the authors' code.

@@ -28,7 +28,7 @@ def train_folds(
 ) -> str:
     """Trains once per fold into ``output/fold_K``; returns the table, which is in ``folds.csv``, too.
 
-    The same call again resumes: folds that are done are left as they are, one that was stopped goes on.
+    The same call again resumes: folds that are done are left as they are, one that was stopped is resumed.
 
     Args:
         make_list: number of folds -> datalist with folds; used for a folder without a list.

@@ -107,8 +107,8 @@ def make_bundle(
         name: of the folder; lower case, digits and single underscores.
         labels: names of the labels 1, 2 ..., without background.
         output: folder that the bundle is made in.
-        pretrained: start from the parent's weights; the head is drawn anew, by a fixed seed, when the number of output
-            channels differs.
+        pretrained: start from the parent's weights; if the number of output channels differs, the output layer is
+            re-initialised with a fixed seed.
         settings: config id -> value, of ``variant``, ``in_channels``, ``image_size``, ``roi_size`` and ``spacing``.
 
     Raises:
@@ -260,7 +260,7 @@ def _write_weights(bundle: Path, parent: Path, labels: Sequence[str]) -> str:
     network.load_state_dict(network.state_dict() | body)
     save_weights(network, target)
     return (
-        f"those of {origin} but for the head, which is drawn anew (seed {HEAD_SEED}): {channels} output channels "
+        f"those of {origin} but for the head, which is re-initialised (seed {HEAD_SEED}): {channels} output channels "
         f"instead of {parent_channels}; train before use"
     )
 

@@ -32,7 +32,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text as UTF-8, whole or not at all."""
+    """Writes a text as UTF-8 atomically."""
     write_atomic(path, lambda file: file.write(text.encode()))
 
 

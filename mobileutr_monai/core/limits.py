@@ -1,4 +1,4 @@
-"""How much one input may declare: held against before anything is allocated or inflated.
+"""How much one input may declare: checked before anything is allocated or inflated.
 
 They are generous for images of patients and end what a few lying bytes can ask for. Within them a case still has to fit
 into the memory and the time that the runner gives it.

@@ -1,4 +1,4 @@
-"""The folder that a run writes to: which of its files are the run's own, and how results get there beside others.
+"""The folder that a run writes to: which files are the run's own, and how results get there without touching others.
 
 Nothing is removed or replaced but what a report lists with its hash. Results are made in a hidden folder of the run and
 get their names when the report has them, so that what lies in the output folder is listed in it at any time.

@@ -22,4 +22,4 @@ READ_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""Of Python, its libraries and the decoders; Pillow, pydicom and zipfile have some of their own beside them."""
+"""Of Python, its libraries and the decoders; Pillow, pydicom and zipfile have some of their own."""

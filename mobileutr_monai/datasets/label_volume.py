@@ -19,7 +19,7 @@ def to_labels(values: np.ndarray, labels: int, name: str | Path) -> np.ndarray:
     """Returns values as label indices.
 
     Args:
-        labels: number of labels beside background; 0 for any number.
+        labels: number of labels other than background; 0 for any number.
         name: of the file, for the message.
 
     Raises:
@@ -48,7 +48,7 @@ class LabelVolumeReader(NiftiVolumeReader):
     """Reads a NIfTI label map, for ``LoadImaged``; values are whole numbers of labels that the network has.
 
     Args:
-        labels: number of labels beside background that the network has; 0: any number.
+        labels: number of labels other than background that the network has; 0: any number.
 
     Shape:
         the file's own.

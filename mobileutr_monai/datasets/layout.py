@@ -1,7 +1,7 @@
 """Which mask belongs to which image, from the names of files and folders.
 
-- ``images/NAME.EXT`` with ``masks/<class>/NAME.EXT`` (one folder a class) or ``masks/NAME.EXT``;
-- ``NAME.EXT`` with ``NAME_mask.EXT`` beside it, in the folder or in its subfolders (one a diagnosis, as in BUSI).
+- ``images/NAME.EXT`` with ``masks/<class>/NAME.EXT`` (one folder per class) or ``masks/NAME.EXT``;
+- ``NAME.EXT`` with ``NAME_mask.EXT`` next to it, in the folder or in its subfolders (one per diagnosis, as in BUSI).
 
 A mask may be called NAME, NAME_mask, NAME_segmentation, NAME_seg, NAME_label or NAME_gt, with a number behind for
 further parts of it: NAME_mask_1, NAME_mask_2.
@@ -28,7 +28,7 @@ class Layout:
     """The images of a folder and their masks.
 
     Args:
-        mask_folders: what to call the place of the masks, one a class.
+        mask_folders: what to call the place of the masks, one per class.
         files: how several mask files of a case go together, see ``MaskCoding``.
         images: name -> image.
         masks: for each class, name -> files of its mask.
@@ -63,13 +63,13 @@ def find_layout(root: Path) -> Layout:
     """Pairs the images of a folder with their masks, as far as they go together; hidden files and folders are left out.
 
     Raises:
-        FileNotFoundError: the folder has neither ``images/`` and ``masks/`` nor masks beside their images.
+        FileNotFoundError: the folder has neither ``images/`` and ``masks/`` nor masks next to their images.
         ValueError: masks lie both in ``masks/`` and in folders of it.
     """
     layout = _find_in_folders(root) if (root / "images").is_dir() else _find_beside(root)
     if layout is None:
         raise FileNotFoundError(
-            f"{root} has no images/ with masks/0/ (or masks/) beside it, nor NAME_mask.png beside NAME.png; "
+            f"{root} has no images/ with masks/0/ (or masks/) next to it, nor NAME_mask.png next to NAME.png; "
             "docs/own_data.md shows the layouts"
         )
     return layout

@@ -21,7 +21,7 @@ class MaskReader(ImageReader):
 
     Args:
         coding: what the values stand for, see ``parse_coding``.
-        labels: number of labels beside background that the network has; a mask with more is an error. 0: any number.
+        labels: number of labels that the network has, without background; a mask with more is an error. 0: any number.
 
     Shape:
         - output: (columns, rows), as ``monai.data.PILReader`` has it.

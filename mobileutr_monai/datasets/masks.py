@@ -134,7 +134,7 @@ class MaskCoding:
         if len(unknown):
             raise ValueError(
                 f"mask {name} has values that the coding {self} lacks: {_format_values(unknown)}; "
-                f"mend the mask, or {WAY_OUT}"
+                f"fix the mask, or {WAY_OUT}"
             )
         indices = np.array(list(self.values.values()), np.uint8)[distance.argmin(axis=1)]
         label: np.ndarray = indices[places].reshape(values.shape)

@@ -1,4 +1,4 @@
-"""A bundle's network as one file for another runtime, held against the bundle itself before it is kept."""
+"""A bundle's network as one file for another runtime, compared with the bundle itself before it is kept."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def export_bundle(
 
     Args:
         file_format: name in ``FORMATS``.
-        output: file to write; the report lies beside it, with ``.parity.json`` behind its name.
+        output: file to write; the report lies next to it, with ``.parity.json`` behind its name.
         raw: bake pre- and postprocessing in: ONNX of 2D bundles.
         weights: state dict to use instead of the bundle's own.
 

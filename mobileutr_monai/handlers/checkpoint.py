@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpoint:
-    """Saves after epochs what training needs to go on, keeps the best model, and installs it at the end.
+    """Saves after epochs what training needs to resume, keeps the best model, and installs it at the end.
 
     ``training/last.pt`` is the state, ``training/best.pt`` the model with the highest metric so far. When training has
     finished, the best model becomes ``model.pt``, atomically; what was there before is in ``previous/``, too. Files are
@@ -108,9 +108,7 @@ class TrainingCheckpoint:
     def _restore(self, engine: Engine) -> None:
         if not self.last.is_file():
             earlier = self.last.with_name(f"earlier_{self.last.name}")
-            way_out = (
-                f"rename {earlier.name} to go on with the run before" if earlier.is_file() else "start without resume"
-            )
+            way_out = f"rename {earlier.name} to resume the run before" if earlier.is_file() else "start without resume"
             raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; {way_out}")
         checkpoint = torch.load(self.last, map_location="cpu", weights_only=True)
         max_epochs, saved = engine.state.max_epochs, checkpoint["trainer"]["max_epochs"]

@@ -12,7 +12,7 @@ __all__ = ["EpochSeed"]
 class EpochSeed:
     """Seeds torch (shuffling, drop path) and the transforms at the start of every epoch by seed and epoch.
 
-    An epoch then depends on nothing but the state it starts from, so a run resumed from a checkpoint goes on exactly as
+    An epoch then depends on nothing but the state it starts from, so a run resumed from a checkpoint is exactly as
     the uninterrupted one.
     """
 

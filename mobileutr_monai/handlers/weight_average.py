@@ -36,7 +36,7 @@ class WeightAverage:
         self.model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.average = average.requires_grad_(False).eval()
         self.momentum = momentum
-        # The tensors themselves, averages beside what they follow: values, and counters of batches.
+        # The tensors themselves, averages and what they follow: values, and counters of batches.
         self._values: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         self._counters: list[tuple[torch.Tensor, torch.Tensor]] = []
 

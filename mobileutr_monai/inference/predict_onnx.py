@@ -152,7 +152,7 @@ def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = Fals
     def segment(path: Path) -> _Result:
         return _segment(network, path, cases[path].as_posix(), masks.get(path), report)
 
-    # An image a thread: the fastest way through a folder, and pictures are read and written beside.
+    # One image per thread: the fastest way through a folder, and images are read and written meanwhile.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = []
         for result in pool.map(segment, paths):
@@ -287,7 +287,7 @@ def _foresee(path: Path) -> str:
 
 
 def _explain(error: Exception, path: Path) -> str:
-    """Returns what is wrong in one line, without the file, which is named beside it."""
+    """Returns what is wrong in one line, without the file, which is named next to it."""
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
     return detail.removeprefix(f"image {path} cannot be read: ")
 

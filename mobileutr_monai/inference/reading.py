@@ -77,7 +77,7 @@ def check_variation(image: torch.Tensor, what: str) -> None:
 
 
 def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
-    """Holds an image against what the network takes.
+    """Checks that an image fits the network.
 
     Shape:
         - image: (channels, height, width) or (channels, x, y, z).

@@ -130,7 +130,7 @@ class BundleApp(MONAILabelApp):
         """Runs a bundle on one image; DICOM is read by the bundle's own reader.
 
         Raises:
-            HTTPException: 404 for an image that is not there, 422 for one that cannot be used, 503 without weights.
+            HTTPException: 404 for an unknown image, 422 for one that cannot be used, 503 without weights.
         """
         store = self.datastore()
         source = store.as_folders() if isinstance(store, DicomWebStore) else store
@@ -149,7 +149,7 @@ class BundleApp(MONAILabelApp):
                 store.refuse(image)
             if error.status_code not in (NOT_FOUND, UNPROCESSABLE) or "_image_id" not in request:
                 raise
-            logger.warning("left out of the batch: %s", error.detail)  # the others go on
+            logger.warning("left out of the batch: %s", error.detail)  # the others continue
             return {}
         if is_fitting:
             store.note_inferred(image, self._model)

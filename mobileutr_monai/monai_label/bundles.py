@@ -1,4 +1,4 @@
-"""The bundles of a server: what each takes, and which one a label is of."""
+"""The bundles of a server: what each takes, and which one per label is of."""
 
 from __future__ import annotations
 

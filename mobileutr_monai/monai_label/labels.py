@@ -1,4 +1,4 @@
-"""Labels that clients send or leave in a folder, held against their image and the bundle before anything learns."""
+"""Labels that clients send or leave in a folder, compared with their image and the bundle before anything learns."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _OFFERED_FOR = 3600
 
 
 class ScoreFile:
-    """``scores.json`` beside a bundle's copy: image -> ``confidence``, ``patient`` and ``group`` of near-duplicates.
+    """``scores.json`` next to a bundle's copy: image -> ``confidence``, ``patient`` and ``group`` of near-duplicates.
 
     It is of one set of studies and one set of weights; of others, it is as good as empty.
     """

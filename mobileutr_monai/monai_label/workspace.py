@@ -43,7 +43,7 @@ class Workspace:
 
     @classmethod
     def prepare(cls, shipped: Path, work: Path, restore: bool = False) -> Workspace:
-        """Copies the bundle, but for weights that have been trained there, and holds the weights against its network.
+        """Copies the bundle, but for weights that have been trained there, and checks that the weights fit its network.
 
         Args:
             shipped: the bundle.
@@ -161,7 +161,7 @@ def _use_settings(bundle: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a file or folder, whole or not at all, in the place of what is there."""
+    """Copies a file or folder atomically, in the place of what is there."""
     temporary = target.with_name(f".{target.name}.tmp")
     _remove(temporary)
     temporary.parent.mkdir(parents=True, exist_ok=True)

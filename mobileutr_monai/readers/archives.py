@@ -271,7 +271,7 @@ def _find_fault(info: zipfile.ZipInfo, windows: bool = os.name == "nt") -> str:
 
 
 def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    """Writes a member to a new file, whole or not at all.
+    """Writes a member to a new file atomically.
 
     Raises:
         _ArchiveError: it cannot be read or written.

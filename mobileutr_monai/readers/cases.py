@@ -111,7 +111,7 @@ def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
     files are followed, links to folders are not. What lies in or below a folder of this program's results is not used.
 
     A ZIP archive of a study is unpacked, and its members are cases like those of a folder of its name. Slices form a
-    series only with others of the same archive, so that an archive may lie beside the folder it was made of.
+    series only with others of the same archive, so that an archive may lie next to the folder it was made of.
 
     Args:
         folder: what to search.

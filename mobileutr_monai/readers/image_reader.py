@@ -20,7 +20,7 @@ __all__ = ["ImageFileReader"]
 class ImageFileReader(PILReader):
     """MONAI's reader of pictures, within ``MAX_IMAGE_PIXELS`` and with one error for whatever is wrong with a file.
 
-    ``read`` does not fail, so that ``LoadImage`` does not go on to guess with MONAI's other readers.
+    ``read`` does not fail, so that ``LoadImage`` does not guess with MONAI's other readers.
 
     Args:
         mode: ``"RGB"`` or ``"L"`` (grey), see ``to_mode``.

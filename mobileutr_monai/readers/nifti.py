@@ -79,7 +79,7 @@ class NiftiImageReader(ImageReader):
 class NiftiVolumeReader(NibabelReader):
     """MONAI's reader of NIfTI, with the affine in mm and errors for files that ``load_nifti`` refuses.
 
-    ``read`` does not fail, so that ``LoadImage`` does not go on to guess with MONAI's other readers.
+    ``read`` does not fail, so that ``LoadImage`` does not guess with MONAI's other readers.
 
     Shape:
         (x, y, z), with a last axis of channels if there are several.

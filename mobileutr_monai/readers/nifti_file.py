@@ -214,7 +214,7 @@ def _parse_header(path: Path, start: bytes) -> tuple[Header, bool]:
     place, (single, _) = _MAGIC[size]
     in_one_file = start[place : place + 4] == single
     try:
-        # Unchecked: nibabel's own check mends what it can and says so where it should not.
+        # Unchecked: nibabel's own check fixes what it can and says so where it should not.
         header = _BYTES[size](start[:size], order, check=False)
         kind, bits = int(header["datatype"]), int(header["bitpix"])
     except _NIBABEL_ERRORS as error:

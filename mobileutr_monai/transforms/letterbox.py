@@ -1,4 +1,4 @@
-"""Bars of one grey level beside the image, as screens, videos and exports add them."""
+"""Bars of one grey level next to the image, as screens, videos and exports add them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """Runs that take turns, for a share of the time that is left; a run that goes on from a stage to the next is one
+    """Runs that take turns, for a share of the time that is left; a resumed run from a stage to the next is one
     object in both."""
 
     runs: list[Run] = field(default_factory=list)

@@ -37,7 +37,7 @@ AVERAGE_MOMENTUM = 0.005
 WARM_UP = 0.08
 """Share of a run in which the learning rate rises."""
 SCORED_AT = (0.5, 0.75, 0.9)
-"""Shares of a run at which the selection list is scored, beside its end."""
+"""Shares of a run at which the selection list is scored, besides its end."""
 
 
 class Pack:

@@ -87,7 +87,7 @@ def test_only_the_head_is_drawn_anew_and_always_alike(two_labels, breast, tmp_pa
     parent, made = read_weights(breast), read_weights(two_labels.folder)
     assert all(torch.equal(made[key], parent[key].to(made[key].dtype)) for key in parent if "head" not in key)
     assert made["head.weight"].shape[0] == 3
-    assert "head, which is drawn anew" in two_labels.weights
+    assert "head, which is re-initialised" in two_labels.weights
     torch.rand(1)
     again = read_weights(make_bundle("again", breast, ["a", "b"], tmp_path).folder)
     assert torch.equal(again["head.weight"], made["head.weight"])

@@ -177,7 +177,7 @@ def test_evaluation_writes_every_metric_of_every_image(bundle, monai_bundle, tmp
     cases = len(load_datalist(bundle / "sample_data")["training"])
     for name in ("val_mean_dice", "val_mean_iou", "val_precision", "val_recall", "val_hd95"):
         rows = read_csv(tmp_path / f"{name}_raw.csv")[1:]
-        values = [[float(value) for value in row[1:-1]] for row in rows]  # one a label, then their mean
+        values = [[float(value) for value in row[1:-1]] for row in rows]  # one per label, then their mean
         assert len(rows) == cases
         assert float(means[name]) == pytest.approx(np.nanmean(values), rel=1e-4)
 

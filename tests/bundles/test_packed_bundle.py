@@ -110,7 +110,7 @@ from monai.networks.utils import get_state_dict
 
 overrides, site = json.loads(sys.argv[1]), sys.argv[2]
 target = {"output_dir": site, "ckpt_dir": site + "/models"}
-# The schedule of one run, whose length is known, does not go on over the rounds of a federation.
+# The schedule of one run, whose length is known, does not continue over the rounds of a federation.
 constant = {"_target_": "torch.optim.lr_scheduler.ConstantLR", "optimizer": "@optimizer", "factor": 1.0}
 algo = MonaiAlgo(
     bundle_root=".",

@@ -25,12 +25,12 @@ class Sample(NamedTuple):
 
 
 def find_samples(bundle: Path) -> Iterator[Sample]:
-    """Yields the samples that a bundle ships; Kvasir's licence forbids it: its cases are beside us."""
+    """Yields the samples that a bundle ships; Kvasir's licence forbids it: its cases are next to the repository."""
     shipped = bundle / "sample_data"
     if bundle.name.startswith("colon"):
         data = ROOT.parent / "shared" / "data"
         if not data.is_dir():
-            pytest.skip("Kvasir-SEG is not beside the project")
+            pytest.skip("Kvasir-SEG is not next to the project")
         datalist = json.loads((bundle / "datalists" / "kvasir_seg.json").read_text())
         for item in datalist["testing"][:KVASIR_CASES]:
             yield Sample(Path(item["image"]).stem, data / item["image"], data / item["label"][0])

@@ -277,7 +277,7 @@ def test_copies_in_two_classes_are_named(root: Path) -> None:
 def test_finds_the_known_duplicates_of_busi() -> None:
     root = SHARED / "busi"
     if not root.is_dir():
-        pytest.skip("BUSI is not beside the project")
+        pytest.skip("BUSI is not next to the project")
     with (root / "near_duplicates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     known = {frozenset((row["a"], row["b"])) for row in rows}

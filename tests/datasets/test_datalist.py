@@ -66,7 +66,7 @@ def test_leaves_hidden_files_and_folders_out(root: Path) -> None:
     assert cases["a"]["label"] == [str(root / "masks/0/a.png")]
 
 
-# What is beside the three whole cases, and how the message names it.
+# What is there besides the three whole cases, and how the message names it.
 UNPAIRED: dict[str, tuple[tuple[str, ...], type[Exception], str]] = {
     "no mask": (("images/d.jpg",), ValueError, r"masks/0 has no mask of 1 image, for example 'd\.jpg'"),
     "no image": (("masks/0/d.png",), ValueError, r"masks/0 has 1 mask without an image, for example 'd\.png'"),

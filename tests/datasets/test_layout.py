@@ -11,7 +11,7 @@ from mobileutr_monai.datasets.layout import find_layout
 
 # Files of a folder, and name -> files of the mask.
 LAYOUTS: dict[str, tuple[tuple[str, ...], str, dict[str, list[str]]]] = {
-    "a folder a class": (
+    "one folder per class": (
         ("images/a.jpg", "masks/0/a.png", "masks/1/a.png"),
         "folder",
         {"a": ["masks/0/a.png", "masks/1/a.png"]},
@@ -28,8 +28,8 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], str, dict[str, list[str]]]] = {
         {"a": ["masks/0/a_mask.png", "masks/0/a_mask_1.png"]},
     ),
     "images called masks": (("images/a_mask.png", "masks/a_mask.png"), "folder", {"a_mask": ["masks/a_mask.png"]}),
-    "beside each other": (("a.png", "a_mask.png", "a_mask_1.png"), "merge", {"a": ["a_mask.png", "a_mask_1.png"]}),
-    "a folder a diagnosis": (
+    "side by side": (("a.png", "a_mask.png", "a_mask_1.png"), "merge", {"a": ["a_mask.png", "a_mask_1.png"]}),
+    "one folder per diagnosis": (
         ("benign/benign (1).png", "benign/benign (1)_mask.png", "normal/normal (1).png", "normal/normal (1)_mask.png"),
         "merge",
         {
@@ -60,7 +60,7 @@ def test_pairs_images_and_masks(
 
 
 def test_folders_of_images_are_their_diagnosis(tmp_path: Path) -> None:
-    touch(tmp_path, *LAYOUTS["a folder a diagnosis"][0])
+    touch(tmp_path, *LAYOUTS["one folder per diagnosis"][0])
     assert find_layout(tmp_path).diagnosis == {"benign/benign (1)": "benign", "normal/normal (1)": "normal"}
 
 

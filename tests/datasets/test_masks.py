@@ -188,7 +188,7 @@ def test_merges_the_files_of_a_case(names: list[str], files: str, label: list[in
 
 # A coding, the values of a mask, and the message.
 REFUSED: dict[str, tuple[str, list[float], str]] = {
-    "unknown value": ("0=0,1=1", [0, 3, 7], "mask a.png has values that the coding 0=0,1=1 lacks: 3, 7; mend the mask"),
+    "unknown value": ("0=0,1=1", [0, 3, 7], "mask a.png has values that the coding 0=0,1=1 lacks: 3, 7; fix the mask"),
     "unknown colour": ("0=0,#ff0000=1", [0, -255], "lacks: #0000ff"),
     "colour and threshold": ("0/255", [0, -255], r"mask a.png has colours \(#0000ff\), but the coding is 0/255"),
     "void index": ("indices", [0, 1, 255], "has the value 255, which is no class index; declare"),

@@ -182,7 +182,7 @@ def test_names_a_table_that_cannot_be_used(text: str | None, error: type[Excepti
 
 
 def draw_folders(root: Path, folders: Mapping[str, int]) -> Path:
-    """Draws folders with images and their masks beside them: name of the folder -> number of images."""
+    """Draws folders with images and their masks next to them: name of the folder -> number of images."""
     seed = 0
     for folder, number in folders.items():
         (root / folder).mkdir(parents=True)

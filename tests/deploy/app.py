@@ -1,4 +1,4 @@
-"""A packed 3D bundle in MONAI Deploy's bundle operator: DICOM series in, label map out, held against monai.bundle run.
+"""A packed 3D bundle in MONAI Deploy's bundle operator: DICOM series in, label map out, compared with monai.bundle run.
 
 Not part of the tests that run by default; ``bash tests/deploy/run.sh`` makes its environment and runs it.
 """

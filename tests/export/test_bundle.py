@@ -1,4 +1,4 @@
-"""Exports of bundles: what is in the file, how it is held against the bundle, and that nothing is half-written."""
+"""Exports of bundles: what is in the file, how it is compared with the bundle, and that nothing is half-written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a label, held against the plainest way to measure it."""
+"""What is measured of a label, compared with the plainest way to measure it."""
 
 import numpy as np
 import pytest

@@ -130,7 +130,7 @@ def test_dropout_acts_in_training_only_and_fits_the_same_weights(sides: tuple[in
     assert not torch.equal(dropping.train()(image), dropping(image))
 
 
-# Arguments that replace good ones, and what the message says: name, value, way out.
+# Arguments that replace good ones, and what the message says: name, value, what to do.
 BAD_ARGUMENTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"variant": "small"}, ["variant", "'small'", "'base', 'large'"]),
     ({"kernel_size": (3, 3, 4)}, ["kernel_size", "(3, 3, 4)", "odd"]),

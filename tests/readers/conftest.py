@@ -1,4 +1,4 @@
-"""DICOM for the tests: files made with pydicom, and the real ones beside the repository where they are."""
+"""DICOM for the tests: files made with pydicom, and the real ones next to the repository where they are."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def zip_bomb(mebibytes: int) -> bytes:
 
 
 def make_traps(folder: Path) -> list[str]:
-    """Makes what is in a folder beside plain files; returns the names that a walk may take for files.
+    """Makes what is in a folder besides plain files; returns the names that a walk may take for files.
 
     A FIFO, a socket, links to devices and nowhere, loops, and names that are long, hidden, or no text. As root, a file
     without permissions is read all the same.

@@ -1,4 +1,4 @@
-"""Batch inference over hostile files, with both kinds of bundle, held against what it promises.
+"""Batch inference over hostile files, with both kinds of bundle, checked against what it promises.
 
     python -m tests.soak.fuzz --files 10000 --seed 0 --output tests/soak/results/fuzz.json
 
@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop; the same command goes on")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop; call again to resume")
     parser.add_argument("--chunk", type=int, default=CHUNK, help="files of a run")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--no-real", action="store_true", help="mutate synthetic files only")

@@ -34,7 +34,7 @@ from tests.soak.watch import describe_machine, list_tree, read_results, write_re
 
 SECONDS_PER_CALL = 60
 SOUND = 4
-"""Cases of the data set beside the hostile one."""
+"""Cases of the data set besides the hostile one."""
 
 
 def main() -> int:

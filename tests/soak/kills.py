@@ -1,4 +1,4 @@
-"""Batch inference killed at random moments and begun again, held against a run that nobody killed.
+"""Batch inference killed at random moments and begun again, compared with a run that nobody killed.
 
     python -m tests.soak.kills --kills 50 --seed 0 --output tests/soak/results/kills.json
 
@@ -68,14 +68,14 @@ class Whole(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill runs of batch inference and go on.")
+    parser = argparse.ArgumentParser(description="Kill runs of batch inference and resume them.")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="folders at a time")
     parser.add_argument("--images", type=int, default=24, help="of the folder; of other kinds there are fewer")
-    parser.add_argument("--no-real", action="store_true", help="without the DICOM files beside the repository")
+    parser.add_argument("--no-real", action="store_true", help="without the DICOM files next to the repository")
     parser.add_argument("--no-volumes", action="store_true", help="with the 2D bundle only")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop; the same command goes on")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="then stop; call again to resume")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     options = {name: getattr(arguments, name) for name in ("seed", "images", "no_real", "no_volumes")}

@@ -46,7 +46,7 @@ def find_seeds(real: bool = True) -> list[Seed]:
     """Returns the seeds in a fixed order.
 
     Args:
-        real: also the bundles' samples, and the DICOM files beside the repository.
+        real: also the bundles' samples, and the DICOM files next to the repository.
     """
     seeds = [Seed(name, KINDS[Path(name).suffix], data) for name, data in _make_seeds().items()]
     if real:

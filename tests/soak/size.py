@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def describe(parts: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the results, held against what is promised."""
+    """Returns the results, checked against what is promises."""
     held = {
         name: parts[name]["peak_pss_mib"] <= bound
         for name, bound in (("cine", CINE_MIB), ("volume", VOLUME_MIB), ("series", VOLUME_MIB), ("windows", VOLUME_MIB))

@@ -175,7 +175,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def read_results(path: Path | None, **options: object) -> dict[str, Any]:
-    """Returns what an earlier call with the same options wrote, from which this one goes on; nothing if there is none.
+    """Returns what an earlier call with the same options wrote, from which this one resumes; nothing if there is none.
 
     Raises:
         SystemExit: it was written with other options.

@@ -1,4 +1,4 @@
-"""Resampling: MONAI's own result, also beside MONAI Label's strings."""
+"""Resampling: MONAI's own result, also next to MONAI Label's strings."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Written(NamedTuple):
         output: the label map's file, relative to the output folder.
         files: ending of each staged file of the case -> SHA-256.
         shape: of the label map.
-        detail: what the report says beside it.
+        detail: what else the report says.
     """
 
     output: str

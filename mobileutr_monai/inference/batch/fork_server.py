@@ -1,4 +1,4 @@
-"""The server that worker processes are forked from: started as early as may be, it imports beside its parent."""
+"""The server that worker processes are forked from: started as early as may be, it imports while its parent does."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ BYTES_PER_GIB = 2**30
 
 
 class UsageError(ValueError):
-    """Something that the caller gave cannot be used; the message says what, and the way out."""
+    """Something that the caller gave cannot be used; the message says what, and what to do."""
 
 
 class BatchRunner:
@@ -74,9 +74,9 @@ class BatchRunner:
     - cines: ``NAME_mask.nii.gz``, a stack of frames;
     - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``.
 
-    ``report.csv`` gets a row a label of a case as they are done, ``report.json`` says at the end what ran, and
+    ``report.csv`` gets one row per label per case as they are done, ``report.json`` says at the end what ran, and
     ``report.html`` shows all of it. A case that fails is reported with its reason and does not stop the others. Every
-    other file is whole or absent. A run that was stopped goes on where it was, if inputs, weights and options are the
+    other file is whole or absent. A run that was stopped resumes, if inputs, weights and options are the
     same.
 
     The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
@@ -88,7 +88,7 @@ class BatchRunner:
         weights: state dict file, loaded strictly into the network; of several, the probabilities are averaged.
         metadata: of the bundle.
         bundle_root: folder of the bundle, whose config the report names by its hash.
-        settings: what else decides the results; a run with others does not go on from an earlier one.
+        settings: what else decides the results; a run with others does not resume an earlier one.
         model_settings: config id -> value that weights are trained with; other weights are refused.
         check_settings: whether to compare ``model_settings`` with those kept next to the weights.
         quality: gives results their confidence and flags; without one the confidence stays empty.
@@ -101,7 +101,7 @@ class BatchRunner:
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
         any_modality: also take DICOM of modalities that the bundle is not for.
-        workers: processes that read and write beside the network, so that a decoder's crash costs its case only; 0
+        workers: processes that read and write while the network runs, so that a decoder's crash costs its case only; 0
             reads and writes in this process, without that protection.
         time_limit: seconds that reading or writing a case, or reading a frame of a cine, may take.
         memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
@@ -173,10 +173,10 @@ class BatchRunner:
             raise SystemExit(2) from None
         except OSError as error:
             what = f"the disk of {self.output_dir} is full; make room" if is_full_disk(error) else str(error)
-            print(f"mobileutr: error: {what}; the same command goes on where it was", file=sys.stderr)
+            print(f"mobileutr: error: {what}; run the same command again to resume", file=sys.stderr)
             raise SystemExit(1) from None
         except KeyboardInterrupt:
-            print("mobileutr: stopped; the same command goes on where it was", file=sys.stderr)
+            print("mobileutr: stopped; run the same command again to resume", file=sys.stderr)
             raise SystemExit(1) from None
         if counts:
             numbers = (
@@ -306,7 +306,7 @@ class BatchRunner:
             [case.name for case in found.cases if rejected[case.name]] + [file.name for file in found.unused],
         )
         if done:
-            logger.warning("going on from an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
+            logger.warning("resuming an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
         for file in found.unused:
             status = "failed" if file.failed else "skipped"
             row = Row(case=file.name, status=status, reason=file.reason.value, detail=file.detail)

@@ -54,7 +54,7 @@ class WorkerPool:
         target: picklable object whose methods are called.
         workers: how many; 0 calls in this process, without protection.
         time_limit: seconds that a call, or the wait for the next item of a stream, may take.
-        memory_limit: bytes that a process may take beside what it has when it starts; not held on Windows and macOS.
+        memory_limit: bytes that a process may take on top of what it starts with; not held on Windows and macOS.
 
     Raises:
         TypeError: the target cannot be sent to another process.
@@ -286,7 +286,7 @@ def _as_picklable(error: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent is killed: it would write beside the run that goes on."""
+    """Ends this process when its parent is killed: it would write at the same time as the resumed run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,6 +1,6 @@
 """Engines: what computes the network's logits in the batch runner.
 
-``torch`` is the network as it is, in float32: the default, and what every other engine is held against. The others run
+``torch`` is the network as it is, in float32: the default, and what every other engine is compared with. The others run
 the network folded for inference (``fold_network``). On a CPU they take the images of a batch one by one, so that
 results do not depend on the batch, bfloat16 ones neither; onnxruntime and openvino run several at once, a thread each,
 which is faster than all threads on one image. On a GPU the folded network is a CUDA graph.
@@ -44,7 +44,7 @@ class Engine(NamedTuple):
     Attributes:
         precision: that it computes in, accumulation aside.
         devices: types of devices that it runs on.
-        packages: beside those of a plain install.
+        packages: in addition to those of a plain install.
         extra: of the project's that installs them.
         build: network, device, number of images in a batch and their sides, if known -> predictor.
     """

@@ -126,7 +126,7 @@ def view_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> li
 
 
 def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Image.Image:
-    """Draws what ``view_volume`` returns, beside each other.
+    """Draws what ``view_volume`` returns, side by side.
 
     Shape:
         - volume, label: (x, y, z) in any orientation; affine: (4, 4), to RAS in mm.
@@ -135,7 +135,7 @@ def draw_volume(volume: np.ndarray, label: np.ndarray, affine: np.ndarray) -> Im
 
 
 def draw_views(views: Sequence[View]) -> Image.Image:
-    """Draws the contours on each view and puts them beside each other."""
+    """Draws the contours on each view and puts them side by side."""
     pictures = [draw_contours(view.picture, view.label) for view in views]
     canvas = Image.new("RGB", (sum(picture.width for picture in pictures), max(picture.height for picture in pictures)))
     left = 0

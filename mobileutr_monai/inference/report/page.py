@@ -42,8 +42,8 @@ def describe_case(rows: Sequence[Mapping[str, str]], **more: object) -> dict[str
     """Returns what the page shows of a case.
 
     Args:
-        rows: of the case in ``report.csv``, one a label.
-        more: beside them: ``number`` in the report, ``thumbnails``, ``links`` (name -> address), and ``page`` where the
+        rows: of the case in ``report.csv``, one per label.
+        more: besides: ``number`` in the report, ``thumbnails``, ``links`` (name -> address), and ``page`` where the
             thumbnails are on another one.
     """
     first = rows[0]

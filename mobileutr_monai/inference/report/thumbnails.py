@@ -1,4 +1,4 @@
-"""Small pictures of a case for the report page, kept beside its results so that they outlast the run."""
+"""Small pictures of a case for the report page, kept next to its results so that they outlast the run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def make_thumbnail(view: View) -> Thumbnail:
 
 
 def save_thumbnail(views: Sequence[View], path: Path) -> None:
-    """Writes the thumbnails of a case as JSON, whole or not at all."""
+    """Writes the thumbnails of a case as JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps([make_thumbnail(view) for view in views]))
 

@@ -23,7 +23,7 @@ class DicomError(ValueError):
     Args:
         path: the file, or the first one of a series.
         reason: why.
-        detail: what was found and, if there is one, the way out.
+        detail: what was found and, if something can be done, what.
     """
 
     def __init__(self, path: str | Path, reason: Reason, detail: str = "") -> None:

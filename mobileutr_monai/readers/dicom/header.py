@@ -369,7 +369,7 @@ def _check_inflated_size(path: Path, deflated: bytes) -> None:
 
 
 def _check_sequences(path: Path, dataset: Dataset) -> None:
-    """Holds sequences of a known length, which are not taken apart yet, against the limit on elements."""
+    """Checks sequences of a known length, which are not taken apart yet, against the limit on elements."""
     for tag in dataset.keys():  # noqa: SIM118 - a data set's own iterator takes them apart
         value = dataset.get_item(tag).value
         if not isinstance(value, bytes) or len(value) < MAX_HEADER_ELEMENTS:

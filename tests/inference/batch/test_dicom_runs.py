@@ -22,7 +22,7 @@ DICOM = ROOT.parent / "shared" / "data" / "dicom"
 IMAGES, VOLUMES = "breast_ultrasound_segmentation", "hippocampus_mri_segmentation"
 SMALL = {IMAGES: {"image_size": [32, 32]}, VOLUMES: {"roi_size": [16, 16, 16], "spacing": [8.0, 8.0, 8.0]}}
 
-pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the real DICOM files are not beside the project")
+pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the real DICOM files are not next to the project")
 
 Rows = dict[str, dict[str, str]]
 

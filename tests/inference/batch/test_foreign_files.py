@@ -14,7 +14,7 @@ from mobileutr_monai.__main__ import main
 from tests.soak.watch import list_tree
 
 FAST = ["--workers", "0", "--no-page"]
-# What people keep beside their images, some of it in the names of results.
+# What people keep next to their images, some of it in the names of results.
 FOREIGN = ("a_mask.png", "a_overlay.png", "sub/c_mask.png", "report.csv", "run.json", "report.html", ".lock",
            ".unpacked/x.png", ".thumbnails/a.json", "notes.txt", "a_seg.dcm", "report_pages/page_001.html")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A run that is killed or interrupted, as a process of its own, and the run that goes on."""
+"""A run that is killed or interrupted, as a process of its own, and the resumed run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_goes_on_to_what_an_uninterrupted_run_gives(command, tmp_path, number):
     if number is signal.SIGINT:
         assert stopped.returncode == 1
         assert "Traceback" not in stopped.stderr
-        assert "the same command goes on" in stopped.stderr
+        assert "run the same command again to resume" in stopped.stderr
         assert not list(output.glob("*.tmp"))
     subprocess.run([*command, str(output)], check=True, capture_output=True)
     subprocess.run([*command, str(whole)], check=True, capture_output=True)

@@ -148,7 +148,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(make_runner, fol
     with pytest.raises(SystemExit) as stop:
         make_runner(output_dir=str(out)).run()
     assert stop.value.code == 1
-    assert "is full; make room; the same command goes on" in capsys.readouterr().err
+    assert "is full; make room; run the same command again to resume" in capsys.readouterr().err
     assert not list(out.rglob("*.tmp"))
     filler.unlink()
     make_runner(output_dir=str(out), overlays=False, overwrite=True).run()

@@ -47,7 +47,7 @@ def make_runner(breast, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, samples) -> Path:
-    """Three images, one in a subfolder, beside a file of another kind."""
+    """Three images, one in a subfolder, and a file of another kind."""
     target = tmp_path / "in"
     (target / "sub").mkdir(parents=True)
     shutil.copyfile(samples[0], target / "a.jpg")

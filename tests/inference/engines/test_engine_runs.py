@@ -1,4 +1,4 @@
-"""Runs with an engine: named in the report, refused or gone on from as they must."""
+"""Runs with an engine: named in the report, refused or resumed as they must."""
 
 from __future__ import annotations
 

@@ -308,7 +308,7 @@ CALIBRATED = PixelSize(0.3, 0.2)
         ([region(PhysicalUnitsXDirection=0, PhysicalUnitsYDirection=0, PhysicalDeltaX=1.0)], None, (10, 20, 50, 70)),
         ([region(PhysicalUnitsXDirection=4)], None, (10, 20, 50, 70)),
         ([region(PhysicalDeltaY=0.0)], None, (10, 20, 50, 70)),
-        # Doppler beside tissue does not matter.
+        # Doppler next to tissue does not matter.
         (
             [region(), region((50, 20, 60, 70), RegionSpatialFormat=3, PhysicalUnitsXDirection=4)],
             CALIBRATED,

@@ -71,7 +71,7 @@ def write_overlay_capture(
     compress: bool = False,
     created: datetime | None = None,
 ) -> None:
-    """Writes pictures of a still's or cine's frames as a secondary capture, whole or not at all.
+    """Writes pictures of a still's or cine's frames as a secondary capture atomically.
 
     A cine's is a multi-frame true color image with the cine's frame times. It is marked as derived, refers to its
     source, and says to be without burned-in annotation only where the source says so. UIDs are derived from the
@@ -79,7 +79,7 @@ def write_overlay_capture(
     ``dicom_derived.CREATION_DATES``.
 
     Args:
-        pictures: RGB, of the frames' size, one a frame.
+        pictures: RGB, of the frames' size, one per frame.
         compress: by RLE, without loss, as are pictures of more than 4 GB in any case; milliseconds a frame where
             python-gdcm is installed, seconds otherwise.
         created: date and time to write; now by default.
@@ -116,12 +116,12 @@ def write_overlay_capture(
 
 
 def write_frame_masks(case: DicomCase, labels: Iterable[np.ndarray], output: Path) -> None:
-    """Writes the label maps of a cine's frames as an 8-bit NIfTI stack, whole or not at all.
+    """Writes the label maps of a cine's frames as an 8-bit NIfTI stack atomically.
 
     It has the axes (column, row, frame) and no geometry. It is compressed if the name ends with ``.gz``.
 
     Args:
-        labels: one a frame.
+        labels: one per frame.
 
     Shape:
         - labels: (rows, columns) each.

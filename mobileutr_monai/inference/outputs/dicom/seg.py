@@ -143,7 +143,7 @@ def write_segmentation(
     created: datetime | None = None,
     annotation: Annotation | None = None,
 ) -> None:
-    """Writes a binary DICOM Segmentation of a still or volume, whole or not at all.
+    """Writes a binary DICOM Segmentation of a still or volume atomically.
 
     Every label is a segment, also one that is nowhere; a label map without any has all its frames, empty. UIDs are
     derived from the source's, the bundle, its weights and the result, so that two runs write the same bytes but for
