@@ -1,4 +1,4 @@
-"""Cropping of what lies beside the image."""
+"""Cropping of what lies next to the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars beside the image are cropped before the network, and masks come back at the image's own size."""
+"""Bars next to the image are cropped before the network, and masks come back at the image's own size."""
 
 from __future__ import annotations
 
