@@ -28,6 +28,28 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], str, dict[str, list[str]]]] = {
         {"a": ["masks/0/a_mask.png", "masks/0/a_mask_1.png"]},
     ),
     "images called masks": (("images/a_mask.png", "masks/a_mask.png"), "folder", {"a_mask": ["masks/a_mask.png"]}),
+    "imgs and labels": (("imgs/a.jpg", "labels/a.png"), "folder", {"a": ["labels/a.png"]}),
+    "names that differ in front": (
+        ("images/img_000.png", "masks/mask_000.png"),
+        "folder",
+        {"img_000": ["masks/mask_000.png"]},
+    ),
+    "names that differ in front, beside each other": (
+        ("img_000.png", "mask_000.png", "img_001.png", "mask_001.png"),
+        "merge",
+        {"img_000": ["mask_000.png"], "img_001": ["mask_001.png"]},
+    ),
+    "an image called label": (("label_7.png", "label_7_mask.png"), "merge", {"label_7": ["label_7_mask.png"]}),
+    "patients in images and masks": (
+        ("images/P0/a.png", "masks/P0/a.png", "images/P1/a.png", "masks/P1/a_mask.png"),
+        "folder",
+        {"P0/a": ["masks/P0/a.png"], "P1/a": ["masks/P1/a_mask.png"]},
+    ),
+    "images and masks in patients": (
+        ("P0/images/a.png", "P0/masks/a.png", "P1/images/a.png", "P1/masks/a.png"),
+        "folder",
+        {"P0/a": ["P0/masks/a.png"], "P1/a": ["P1/masks/a.png"]},
+    ),
     "side by side": (("a.png", "a_mask.png", "a_mask_1.png"), "merge", {"a": ["a_mask.png", "a_mask_1.png"]}),
     "one folder per diagnosis": (
         ("benign/benign (1).png", "benign/benign (1)_mask.png", "normal/normal (1).png", "normal/normal (1)_mask.png"),
@@ -114,3 +136,19 @@ def test_links_to_folders_are_not_followed_and_are_told(tmp_path: Path) -> None:
         ("malignant", "a link to a folder"),
         ("broken.png", "broken link"),
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("images/a.png",), "has images/ but no masks/ \\(or labels/\\) next to it"),
+        (("labels/a.png",), "has labels/ but no images/ \\(or imgs/\\) next to it"),
+        (("images/a.png", "masks/notes.txt"), "no images in masks/"),
+    ],
+)
+def test_says_what_is_missing_from_the_nearest_layout(files: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(FileNotFoundError, match=message):
+        find_layout(tmp_path)
