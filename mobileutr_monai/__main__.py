@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _build_parser() -> argparse.ArgumentParser:
     from mobileutr_monai.core.choices import ENGINES, SUFFIXES
-    from mobileutr_monai.verbs import training
+    from mobileutr_monai.verbs import labels, training
     from mobileutr_monai.verbs.options import amount, count, duration, fraction, positive, setting, sides, spacing
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
@@ -201,6 +201,7 @@ def _build_parser() -> argparse.ArgumentParser:
     new.add_argument("--spacing", type=spacing, metavar="X,Y,Z", help="3D: voxel size, in mm")
     new.set_defaults(verb=_new_bundle)
     training.add_verbs(verbs)
+    labels.add_verb(verbs)
     return parser
 
 

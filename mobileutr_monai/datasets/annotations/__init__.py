@@ -1,0 +1,1 @@
+"""Outlines of annotation tools, and masks drawn from them."""
