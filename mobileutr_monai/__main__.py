@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from mobileutr_monai.core.choices import ENGINES, SUFFIXES
+    from mobileutr_monai.core.choices import ENGINES, OUTPUT_FORMATS, SUFFIXES
     from mobileutr_monai.verbs import labels, training
     from mobileutr_monai.verbs.options import amount, count, duration, fraction, positive, setting, sides, spacing
 
@@ -90,7 +90,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="draw on the whole ultrasound image, including areas that may show burned-in patient names",
     )
     predict.add_argument(
-        "--format", choices=("auto", "plain"), help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
+        "--format", choices=OUTPUT_FORMATS, help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
     )
     predict.add_argument("--any-modality", action="store_true", help="segment DICOM of any modality")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")

@@ -123,7 +123,7 @@ def test_a_path_that_monai_has_renamed_is_refused(
     parser.read_meta(str(breast / "configs" / "metadata.json"))
     parser.update({"bundle_root": breast, "dataset_dir": here / "in #1", "output_dir": here / "out", key: "in #1"})
     with pytest.raises(SystemExit) as stop:
-        parser.get_parsed_content("runner").run()
+        parser.get_parsed_content("runner").main()
     assert stop.value.code == 2
     assert f"{key} 'in ::1' contains '::', which monai.bundle run also makes of '#'" in capfd.readouterr().err
     assert sorted(path.name for path in here.iterdir()) == ["in #1"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ENGINES", "SUFFIXES", "check_export"]
+__all__ = ["ENGINES", "OUTPUT_FORMATS", "SUFFIXES", "check_export"]
 
 ENGINES = (
     "auto",
@@ -17,6 +17,9 @@ ENGINES = (
     "openvino-bf16",
 )
 """Names for ``--engine``: ``auto``, and the keys of ``inference.engines.table.ENGINES``."""
+
+OUTPUT_FORMATS = ("auto", "plain")
+"""``auto``: DICOM stills and series become DICOM SEG. ``plain``: they become PNG and NIfTI, as other inputs do."""
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""

@@ -10,7 +10,14 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-__all__ = ["FLAG_SEPARATOR", "Measurement", "Row", "measure_frames", "measure_labels"]
+from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.readers.cases import InputCase
+from mobileutr_monai.readers.dicom.calibration import read_pixel_size
+from mobileutr_monai.readers.geometry import Geometry
+from mobileutr_monai.readers.nifti_file import read_nifti_header, read_volume_geometry
+from mobileutr_monai.readers.nifti_geometry import read_pixel_mm
+
+__all__ = ["FLAG_SEPARATOR", "Measurement", "Row", "measure_frames", "measure_labels", "read_mm"]
 
 MM3_PER_ML = 1000.0
 
@@ -75,6 +82,21 @@ class Row:
     flag: str = ""
     seconds: float = 0.0
     versions: str = ""
+
+
+def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:
+    """Returns the step along each axis of a case's label map in mm, as columns; None where it is not stated."""
+    if case.kind is CaseKind.IMAGE:
+        return None
+    if case.kind is CaseKind.STILL:
+        size = read_pixel_size(case.paths[0])
+        return None if size is None else np.diag((size.row_mm, size.column_mm))
+    if case.dicom is not None and case.dicom.affine is not None:
+        return Geometry(case.dicom.affine).to_mm
+    if dimensions == 3:
+        return read_volume_geometry(case.paths[0]).to_mm
+    pixel = read_pixel_mm(read_nifti_header(case.paths[0]))
+    return None if pixel is None else np.diag(pixel)
 
 
 def measure_labels(

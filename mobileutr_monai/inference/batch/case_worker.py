@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,9 @@ from monai.transforms.utils import reset_ops_id
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.measure import Measurement, measure_labels
-from mobileutr_monai.inference.outputs.writers import CaseWriter, LargestFrame
+from mobileutr_monai.inference.measure import Measurement, measure_labels, read_mm
+from mobileutr_monai.inference.outputs.result import CineMasks
+from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
@@ -80,7 +81,7 @@ class CaseWorker:
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
 
     def write(self, case: InputCase, label: np.ndarray, pictures: bool = True) -> Written | CaseError:
-        """Stages and measures the label map of anything but a cine, then its pictures.
+        """Measures and stages the label map of anything but a cine, then its pictures.
 
         Args:
             pictures: whether to draw those that are asked for.
@@ -92,15 +93,15 @@ class CaseWorker:
             OSError: the disk is full.
         """
         try:
-            writer = self._stage(case)
-            output, spacing = writer.write(case, label)
             outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
-            measurements = measure_labels(label, self.labels, spacing, outside)
+            measurements = measure_labels(label, self.labels, read_mm(case, label.ndim), outside)
+            writer = self._stage(case)
+            output, *_ = writer.write(case, label, measurements)
         except Exception as error:
             if is_full_disk(error):
                 raise
             return to_case_error(Reason.OUTPUT, error, case.paths[0])
-        drawn = self._draw(case, lambda: writer.draw(case, label)) if pictures else ""
+        drawn = self._draw(case, lambda: writer.draw(case, label, measurements)) if pictures else ""
         name = output.relative_to(writer.folder).as_posix()
         detail = self.describe(case, drawn)
         return Written(name, self.folder.list_staged(case.output), label.shape, measurements, detail)
@@ -117,17 +118,19 @@ class CaseWorker:
             notes = ()
         return NOTE_SEPARATOR.join(filter(None, (*notes, self.writer.why_plain(case), drawn)))
 
-    def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> tuple[Path, LargestFrame]:
+    def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:
         """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""
         return self._stage(case).write_cine(case, labels)
 
-    def draw_cine(self, case: InputCase, masks: Path, largest: LargestFrame) -> str:
-        """Stages the pictures of a cine, for which frames are decoded again; returns what the report says of them.
+    def finish_cine(self, case: InputCase, masks: CineMasks, measurements: Sequence[Measurement]) -> str:
+        """Stages what follows from a cine's label maps, frames decoded again; returns what the report says of it.
 
         Raises:
             OSError: the disk is full.
         """
-        return self._draw(case, lambda: self._staged(case).draw_cine(case, masks, largest))
+        writer = self._staged(case)
+        writer.write(case, masks, measurements)
+        return self._draw(case, lambda: writer.draw(case, masks, measurements))
 
     def _stage(self, case: InputCase) -> CaseWriter:
         """Returns the writer of an empty folder for the case."""

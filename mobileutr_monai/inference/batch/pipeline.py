@@ -191,26 +191,22 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - as for images
                 raise to_case_error(Reason.NETWORK, error, case.paths[0]) from None
 
-        failure: CaseError | None = None
-        detail = ""
         try:
-            output, largest = self.worker.write_cine(case, labels())
+            masks = self.worker.write_cine(case, labels())
         except Exception as error:
             if is_full_disk(error):
                 raise
             if isinstance(error, WorkerError):
                 raise
             failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
-        else:
-            drawn = self._call("draw_cine", case, output, largest)
-            detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
-        if failure is not None:
             return case, [failed_row(case, failure, time.perf_counter() - started)]
         counted = {self.labels[index]: counts for index, counts in pixels.items()}
         outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
         measurements = measure_frames(counted, shape[0] * shape[1], outside)
+        drawn = self._call("finish_cine", case, masks, measurements)
+        detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
         means = {index: float(np.mean(values)) for index, values in confidence.items()}
-        name = output.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
+        name = masks.path.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
         files = self.worker.folder.list_staged(case.output)
         written = Written(name, files, shape, measurements, self.worker.describe(case, detail))
         return case, self._rows(case, written, means, time.perf_counter() - started, pixels)

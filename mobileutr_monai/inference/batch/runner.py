@@ -18,12 +18,13 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
+from mobileutr_monai.core.choices import OUTPUT_FORMATS
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
@@ -39,7 +40,8 @@ from mobileutr_monai.inference.engines.table import ENGINES, start_engine
 from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
-from mobileutr_monai.inference.outputs.writers import FORMATS, CaseWriter
+from mobileutr_monai.inference.outputs.result import OutputOptions
+from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
@@ -49,7 +51,7 @@ from mobileutr_monai.networks.mobileutr import MobileUtr
 from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
 
-__all__ = ["BatchRunner", "UsageError"]
+__all__ = ["BatchRunner", "RunResult", "UsageError"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,20 @@ BYTES_PER_GIB = 2**30
 
 class UsageError(ValueError):
     """Something that the caller gave cannot be used; the message says what, and what to do."""
+
+
+class RunResult(NamedTuple):
+    """How a run went.
+
+    Attributes:
+        counts: status -> number of cases; empty for a dry run.
+        report: the page, or the table where no page is asked for; None for a dry run.
+        foreseen: of a dry run, a line for each case and each file that is not used.
+    """
+
+    counts: Mapping[str, int]
+    report: Path | None
+    foreseen: tuple[str, ...] = ()
 
 
 class BatchRunner:
@@ -160,14 +176,14 @@ class BatchRunner:
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
 
-    def run(self) -> None:
-        """Runs over the folder.
+    def main(self) -> None:
+        """Runs over the folder with a progress bar and says on stderr how it went: the config's entry point.
 
         Raises:
             SystemExit: with code 2 when folder, weights or options cannot be used, with code 1 when cases failed.
         """
         try:
-            counts = self._run()
+            result = self.run(progress=True)
         except (UsageError, WorkerError) as error:
             print(f"mobileutr: error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -178,14 +194,48 @@ class BatchRunner:
         except KeyboardInterrupt:
             print("mobileutr: stopped; run the same command again to resume", file=sys.stderr)
             raise SystemExit(1) from None
-        if counts:
-            numbers = (
-                f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
-            )
-            report = self.output_dir / (PAGE if self.report_page else "report.csv")
-            print(f"{numbers}; see {report}", file=sys.stderr)
-        if counts.get("failed"):
+        for line in result.foreseen:
+            print(line)
+        if self.dry_run:
+            return
+        counts = result.counts
+        numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+        print(f"{numbers}; see {result.report}", file=sys.stderr)
+        if counts["failed"]:
             raise SystemExit(1)
+
+    def run(self, progress: bool = False) -> RunResult:
+        """Runs over the folder; it neither prints nor exits.
+
+        Args:
+            progress: whether to draw a progress bar on stderr.
+
+        Raises:
+            UsageError: folder, weights or options cannot be used.
+            WorkerError: no worker process can be started.
+            OSError: the disk is full, or the output folder cannot be written to.
+        """
+        self._check_options()
+        if self.dry_run:
+            with TemporaryDirectory() as unpacked:
+                found = self._find_cases(Path(unpacked))
+                return RunResult({}, None, tuple(self._foresee(found, self._reject_all(found))))
+        if self.workers:
+            start_fork_server()
+        self.load_network()
+        self.start_engine()
+        with self._locked_output_dir(), self._unpacking_dir() as unpacked:
+            started = time.perf_counter()
+            found = self._find_cases(unpacked)
+            rejected = self._reject_all(found)
+            self._check_found(found, rejected)
+            identity = self._identify_run()
+            counts = self._segment(found, rejected, identity, progress)
+            summary = self._summarise(counts, time.perf_counter() - started, identity)
+            write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
+            if self.report_page:
+                self._write_pages(summary)
+        return RunResult(counts, self.output_dir / (PAGE if self.report_page else "report.csv"))
 
     def load_network(self) -> None:
         """Loads the weights and switches the network to evaluation.
@@ -249,30 +299,6 @@ class BatchRunner:
         except ValueError as error:
             raise UsageError(str(error)) from error
 
-    def _run(self) -> dict[str, int]:
-        self._check_options()
-        if self.dry_run:
-            with TemporaryDirectory() as unpacked:
-                found = self._find_cases(Path(unpacked))
-                self._describe(found, self._reject_all(found))
-            return {}
-        if self.workers:
-            start_fork_server()
-        self.load_network()
-        self.start_engine()
-        with self._locked_output_dir(), self._unpacking_dir() as unpacked:
-            started = time.perf_counter()
-            found = self._find_cases(unpacked)
-            rejected = self._reject_all(found)
-            self._check_found(found, rejected)
-            identity = self._identify_run()
-            counts = self._segment(found, rejected, identity)
-            summary = self._summarise(counts, time.perf_counter() - started, identity)
-            write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
-            if self.report_page:
-                self._write_pages(summary)
-        return counts
-
     def _find_cases(self, unpacked: Path) -> FoundInputs:
         found = find_cases(self.dataset_dir, unpacked)
         return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
@@ -287,7 +313,7 @@ class BatchRunner:
             logger.warning("no report page: %s; report.csv has all results", str(error) or type(error).__name__)
 
     def _segment(
-        self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any]
+        self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any], progress: bool
     ) -> dict[str, int]:
         wanted = [case for case in found.cases if rejected[case.name] is None]
         input_stats = {case.name: stat_input(case) for case in wanted}
@@ -323,7 +349,7 @@ class BatchRunner:
         try:
             with (
                 self._make_pool(worker) as pool,
-                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case") as progress,
+                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=not progress) as bar,
             ):
                 quality = self.quality.for_weights(identity["weights_sha256"])
                 versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
@@ -332,7 +358,7 @@ class BatchRunner:
                 )
                 for case, rows in pipeline.segment(todo, input_stats, self.workers):
                     self._publish(case, rows, ledger)
-                    progress.update()
+                    bar.update()
         finally:
             self.folder.discard_all()  # what was on its way when the run was stopped
         return ledger.close()
@@ -358,8 +384,7 @@ class BatchRunner:
 
     def _make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
         algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), identity["weights_sha256"])
-        writer = CaseWriter(
-            self.output_dir,
+        options = OutputOptions(
             self.segment_labels,
             algorithm,
             self.output_format,
@@ -367,7 +392,7 @@ class BatchRunner:
             self.whole_overlays,
             thumbnails=self.report_page,
         )
-        return CaseWorker(self.segmenter.reader, writer, self.labels)
+        return CaseWorker(self.segmenter.reader, CaseWriter(self.output_dir, options), self.labels)
 
     def _make_pool(self, worker: CaseWorker) -> WorkerPool:
         limit = int(self.memory_limit * BYTES_PER_GIB) or read_total_memory() // 2
@@ -437,8 +462,8 @@ class BatchRunner:
             raise UsageError(f"memory_limit must be 0 or more GiB, got {self.memory_limit}")
         if self.engine not in (AUTO, *ENGINES):
             raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
-        if self.output_format not in FORMATS:
-            raise UsageError(f"output_format must be one of {', '.join(FORMATS)}, got {self.output_format!r}")
+        if self.output_format not in OUTPUT_FORMATS:
+            raise UsageError(f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {self.output_format!r}")
         try:
             refuse_mangled(**self._given_paths)
             check_folders(self.dataset_dir, self.output_dir)
@@ -466,12 +491,12 @@ class BatchRunner:
             return CaseError(Reason.MODALITY, detail, skipped=True)
         return None
 
-    def _describe(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
+    def _foresee(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
         for case in found.cases:
             error = rejected[case.name]
-            print(f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}")
+            yield f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}"
         for file in found.unused:
-            print(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}")
+            yield f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}"
 
     def _identify_run(self) -> dict[str, Any]:
         options = {

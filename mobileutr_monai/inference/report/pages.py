@@ -15,7 +15,7 @@ from urllib.parse import quote
 from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.text import NOTICE
 from mobileutr_monai.inference.outputs.overlay import COLOURS
-from mobileutr_monai.inference.outputs.writers import OVERLAY_ENDINGS
+from mobileutr_monai.inference.outputs.table import OVERLAY_ENDINGS
 from mobileutr_monai.inference.report.csv import FILE_NAME_ERRORS, read_cases, strip_ending
 from mobileutr_monai.inference.report.page import describe_case, render_page
 from mobileutr_monai.inference.report.thumbnails import read_thumbnail, thumbnail_path

@@ -39,7 +39,7 @@ def run() -> Callable[..., Rows]:
         folders = {"bundle_root": str(bundle), "dataset_dir": str(folder), "output_dir": str(output)}
         parser.update({**folders, **SMALL[name], **overrides})
         try:
-            parser.get_parsed_content("runner").run()
+            parser.get_parsed_content("runner").main()
         except SystemExit as stop:
             assert stop.code == 1
         with (output / "report.csv").open(newline="") as file:

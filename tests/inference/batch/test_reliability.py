@@ -73,7 +73,7 @@ def test_what_a_file_does_to_its_decoder_costs_that_case_only(make_runner, folde
     transforms = {"preprocessing": {"_target_": "Compose", "transforms": "$@image_transforms + @hostile"}}
     runner = make_runner(**hostile, **transforms, time_limit=10, memory_limit=2)
     with pytest.raises(SystemExit) as stop:
-        runner.run()
+        runner.main()
     assert stop.value.code == 1
     rows = read_rows(tmp_path / "out")
     assert {name: row["status"] for name, row in rows.items()} == {
@@ -92,7 +92,7 @@ def test_a_name_that_results_cannot_have_costs_its_case_only(make_runner, folder
     shutil.copyfile(folder / "a.jpg", folder / long)
     for _ in range(2):  # the second run clears what the first one left of it
         with pytest.raises(SystemExit) as stop:
-            make_runner().run()
+            make_runner().main()
         assert stop.value.code == 1
         rows = read_rows(tmp_path / "out")
         assert {name for name, row in rows.items() if row["status"] == "ok"} == {"a.jpg", "b.jpg", "c.jpg"}
@@ -107,7 +107,7 @@ def test_a_cine_that_breaks_off_does_not_answer_for_the_next_one(make_runner, tm
         data = make_dicom(np.zeros((4, 24, 40), np.uint8), encoded, JPEGBaseline8Bit, NumberOfFrames=declared, **uids)
         (tmp_path / "in" / name).write_bytes(data)
     with pytest.raises(SystemExit) as stop:
-        make_runner(overlays=False).run()
+        make_runner(overlays=False).main()
     assert stop.value.code == 1
     rows = read_rows(tmp_path / "out")
     assert (rows["a.dcm"]["reason"], rows["b.dcm"]["status"]) == ("pixels cannot be decoded", "ok")
@@ -122,7 +122,7 @@ def test_a_cine_whose_label_is_lost_in_between_is_flagged(make_runner, breast, t
     frames[list(lost)] = frames[list(lost), :1, :1]
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "cine.dcm").write_bytes(make_dicom(frames))
-    make_runner(overlays=False, image_size=[256, 256]).run()
+    make_runner(overlays=False, image_size=[256, 256]).main()
     row = read_rows(tmp_path / "out")["cine.dcm"]
     assert int(row["frames"]) == 8 - len(lost)
     assert ("jumps between frames" in row["flag"]) is flagged
@@ -133,11 +133,11 @@ def test_a_second_run_into_the_same_folder_is_refused_and_a_dead_one_is_not_in_t
 ):
     (tmp_path / "out" / ".mobileutr").mkdir(parents=True)
     with FileLock(tmp_path / "out" / ".mobileutr" / "lock"), pytest.raises(SystemExit) as stop:
-        make_runner().run()
+        make_runner().main()
     assert stop.value.code == 2
     assert "another run is writing to" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").rglob("*")] == [".mobileutr", "lock"]
-    make_runner().run()  # the lock's file is still there, its owner is not
+    make_runner().main()  # the lock's file is still there, its owner is not
     assert len(read_rows(tmp_path / "out")) == 3
 
 
@@ -146,13 +146,13 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(make_runner, fol
     filler = small_disk / "filler"
     filler.write_bytes(bytes(200_000))
     with pytest.raises(SystemExit) as stop:
-        make_runner(output_dir=str(out)).run()
+        make_runner(output_dir=str(out)).main()
     assert stop.value.code == 1
     assert "is full; make room; run the same command again to resume" in capsys.readouterr().err
     assert not list(out.rglob("*.tmp"))
     filler.unlink()
-    make_runner(output_dir=str(out), overlays=False, overwrite=True).run()
-    make_runner(overlays=False).run()
+    make_runner(output_dir=str(out), overlays=False, overwrite=True).main()
+    make_runner(overlays=False).main()
     masks = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*_mask.png")}
     assert len(masks) == 3
     assert {path.name: path.read_bytes() for path in out.glob("*_mask.png")} == masks
@@ -162,6 +162,6 @@ def test_an_output_folder_without_permission_is_refused(make_runner, folder, sma
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     for output in (small_disk, small_disk / "new"):
         with pytest.raises(SystemExit) as stop:
-            make_runner(output_dir=str(output)).run()
+            make_runner(output_dir=str(output)).main()
         assert stop.value.code == 2
         assert "cannot" in capsys.readouterr().err

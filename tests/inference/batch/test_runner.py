@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from mobileutr_monai.inference.batch import runner as runner_module
-from mobileutr_monai.inference.batch.runner import BatchRunner
+from mobileutr_monai.inference.batch.runner import BatchRunner, UsageError
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks import MobileUtr
@@ -74,19 +74,19 @@ def test_nothing_of_the_network_is_held_while_a_case_is_written(make_runner, fol
         made.extend(weakref.ref(result[key]) for result in results for key in ("image", "pred"))
         return results
 
-    def watch_write(self, case, label):
+    def watch_write(self, case, label, measurements):
         alive.append(sum(tensor() is not None for tensor in made))
-        return write(self, case, label)
+        return write(self, case, label, measurements)
 
     monkeypatch.setattr(Segmenter, "infer", watch_infer)
     monkeypatch.setattr(CaseWriter, "write", watch_write)
-    make_runner(workers=0, batch_size=1).run()
+    make_runner(workers=0, batch_size=1).main()
     assert alive == [0, 0, 0]
     assert len(made) == 9
 
 
 def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
-    make_runner().run()
+    make_runner().main()
     out = tmp_path / "out"
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     names = ("a", "B", "sub/c")
@@ -110,14 +110,14 @@ def test_writes_a_mirrored_tree_and_a_report(make_runner, folder, tmp_path):
 
 
 def test_overlays_can_be_left_out(make_runner, folder, tmp_path):
-    make_runner(overlays=False).run()
+    make_runner(overlays=False).main()
     assert not list((tmp_path / "out").rglob("*_overlay.png"))
 
 
 def test_the_page_can_be_left_out_and_an_old_one_is_gone(make_runner, folder, tmp_path):
-    make_runner().run()
+    make_runner().main()
     assert (tmp_path / "out" / "report.html").is_file()
-    make_runner(report_page=False).run()
+    make_runner(report_page=False).main()
     assert not (tmp_path / "out" / "report.html").exists()
     assert not list((tmp_path / "out" / ".mobileutr" / "thumbnails").rglob("*.json"))
 
@@ -127,7 +127,7 @@ def test_a_report_of_something_else_is_not_replaced(make_runner, folder, tmp_pat
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.csv").write_text(content)
     with pytest.raises(SystemExit) as stop:
-        make_runner(workers=0).run()
+        make_runner(workers=0).main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("holds other files (report.csv) and no run of mobileutr; choose an empty folder")
@@ -136,8 +136,8 @@ def test_a_report_of_something_else_is_not_replaced(make_runner, folder, tmp_pat
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_masks_do_not_depend_on_the_batch(make_runner, folder, tmp_path, batch_size):
-    make_runner(batch_size=8, output_dir=str(tmp_path / "reference")).run()
-    make_runner(batch_size=batch_size).run()
+    make_runner(batch_size=8, output_dir=str(tmp_path / "reference")).main()
+    make_runner(batch_size=batch_size).main()
     for path in (tmp_path / "reference").rglob("*_mask.png"):
         other = tmp_path / "out" / path.relative_to(tmp_path / "reference")
         assert np.array_equal(np.array(Image.open(path)), np.array(Image.open(other)))
@@ -148,7 +148,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(make_runner, samples, tm
     for sample, name in zip(samples, ("x.jpg", "x.png", "y.jpg", "x_jpg.png"), strict=False):
         with Image.open(sample) as image:
             image.save(tmp_path / "in" / name)
-    make_runner().run()
+    make_runner().main()
     assert len(read_report(tmp_path / "out")) == 4
     masks = {path.name for path in (tmp_path / "out").glob("*_mask.png")}
     assert masks == {"x_jpg_2_mask.png", "x_png_mask.png", "y_mask.png", "x_jpg_mask.png"}
@@ -163,7 +163,7 @@ def test_a_broken_image_costs_only_itself(make_runner, folder, tmp_path, capsys,
         content = (folder / "sub" / "c.png").read_bytes()[:2000]
     (folder / name).write_bytes(content)
     with pytest.raises(SystemExit) as stop:
-        make_runner().run()
+        make_runner().main()
     assert stop.value.code == 1
     rows = {row["case"]: row for row in read_report(tmp_path / "out")}
     assert rows[name]["status"] == "failed"
@@ -202,7 +202,7 @@ def test_what_cannot_be_used_ends_with_one_line_and_code_2(make_runner, folder, 
     (tmp_path / "file").write_text("no folder")
     before = sorted(folder.rglob("*"))
     with pytest.raises(SystemExit) as stop:
-        make_runner(**prepare(tmp_path)).run()
+        make_runner(**prepare(tmp_path)).main()
     assert stop.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     errors = [line for line in lines if line.startswith("mobileutr: error: ")]
@@ -213,15 +213,15 @@ def test_what_cannot_be_used_ends_with_one_line_and_code_2(make_runner, folder, 
 
 
 def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, folder, tmp_path, caplog):
-    make_runner(output_dir=str(tmp_path / "whole")).run()
-    make_runner().run()
+    make_runner(output_dir=str(tmp_path / "whole")).main()
+    make_runner().main()
     out = tmp_path / "out"
     lines = (out / "report.csv").read_text().splitlines(keepends=True)
     (out / "report.csv").write_text("".join(lines[:2]) + lines[2][:20])  # killed while it wrote the second case
     for path in (*out.glob("a_*.png"), *out.glob("sub/c_*.png"), out / "report.html"):
         path.unlink()
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*_mask.png")}
-    make_runner().run()
+    make_runner().main()
     assert "1 of 3 cases done" in caplog.text
     assert out.joinpath("B_mask.png").stat().st_mtime_ns == times[out / "B_mask.png"]
     for path in (tmp_path / "whole").rglob("*.png"):
@@ -233,10 +233,10 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(make_runner, f
 
 
 def test_what_an_earlier_run_left_of_a_case_is_gone_when_it_is_done_again(make_runner, folder, tmp_path):
-    make_runner().run()
+    make_runner().main()
     (folder / "a.jpg").write_bytes(b"broken since")
     with pytest.raises(SystemExit):
-        make_runner(overlays=False, overwrite=True).run()
+        make_runner(overlays=False, overwrite=True).main()
     left = {path.name for path in (tmp_path / "out").rglob("*.png")}
     assert left == {"B_mask.png", "c_mask.png"}
 
@@ -252,14 +252,25 @@ def test_what_an_earlier_run_left_of_a_case_is_gone_when_it_is_done_again(make_r
 def test_says_in_plain_words_what_is_wrong_with_a_file(make_runner, folder, tmp_path, name, content, detail):
     (folder / name).write_bytes((folder / "a.jpg").read_bytes()[:3000] if content is None else content)
     with pytest.raises(SystemExit):
-        make_runner().run()
+        make_runner().main()
     row = next(row for row in read_report(tmp_path / "out") if row["case"] == name)
     assert detail in row["detail"]
 
 
+def test_the_library_neither_prints_nor_exits(make_runner, folder, tmp_path, capfd):
+    (folder / "empty.png").touch()
+    result = make_runner(report_page=False).run()
+    assert result == ({"ok": 3, "failed": 1, "skipped": 1}, tmp_path / "out" / "report.csv", ())
+    foreseen = make_runner(dry_run=True).run().foreseen
+    assert len(foreseen) == 5
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        make_runner(batch_size=0).run()
+    assert "Segmenting" not in "".join(capfd.readouterr())
+
+
 def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
     (folder / "empty.png").touch()
-    make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).run()
+    make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["B.JPG", "a.jpg", "empty.png", "sub/c.png", "notes.txt"]
     assert lines[1] == "a.jpg: image, would be segmented"
@@ -269,8 +280,8 @@ def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_change_nothing_but_the_time(make_runner, folder, tmp_path, workers):
-    make_runner(output_dir=str(tmp_path / "reference")).run()
-    make_runner(workers=workers).run()
+    make_runner(output_dir=str(tmp_path / "reference")).main()
+    make_runner(workers=workers).main()
     rows = [[{**row, "seconds": ""} for row in read_report(tmp_path / run)] for run in ("reference", "out")]
     assert rows[0] == rows[1]
 
@@ -283,7 +294,7 @@ def test_a_nifti_image_gets_the_mask_of_the_same_pixels_as_png(make_runner, tmp_
     affine = np.diag([0.5, 0.25, 1.0, 1.0])
     nib.save(nib.Nifti1Image(pixels.reshape(shape), affine), tmp_path / "in" / "b.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), affine), tmp_path / "in" / "volume.nii.gz")
-    make_runner().run()
+    make_runner().main()
     rows = {row["case"]: row for row in read_report(tmp_path / "out")}
     mask = nib.load(tmp_path / "out" / rows["b.nii.gz"]["output"])
     assert mask.shape == shape

@@ -26,7 +26,7 @@ def run(tmp_path):
         folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
         parser.update({"bundle_root": str(BUNDLE), **folders, **overrides})
         try:
-            parser.get_parsed_content("runner").run()
+            parser.get_parsed_content("runner").main()
         except SystemExit as stop:
             assert stop.code == 1
         with (tmp_path / "out" / "report.csv").open(newline="") as file:

@@ -31,7 +31,7 @@ def run(bundle: str, source: Path, output: Path) -> Path:
     folders = {"dataset_dir": str(source), "output_dir": str(output)}
     parser.update({"bundle_root": str(BUNDLES / bundle), **folders, "overlays": False})
     with pytest.raises(SystemExit) as stop:
-        parser.get_parsed_content("runner").run()
+        parser.get_parsed_content("runner").main()
     assert stop.value.code == 1
     return output
 

@@ -1,0 +1,129 @@
+"""The table of outputs: one row per kind of file that a run writes for a case.
+
+A new kind of file is a module next to this one and a row of ``OUTPUTS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
+from mobileutr_monai.inference.outputs.dicom.seg import write_segmentation
+from mobileutr_monai.inference.outputs.nifti import save_label_volume
+from mobileutr_monai.inference.outputs.overlay import draw_contours, draw_views
+from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
+from mobileutr_monai.inference.outputs.result import Box, CaseResult, OutputOptions, can_be_referred_to
+from mobileutr_monai.readers.cases import InputCase
+from mobileutr_monai.readers.nifti_file import read_nifti_header
+from mobileutr_monai.readers.nifti_geometry import to_nifti_header
+
+__all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "find_outputs"]
+
+
+class Output(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+        ending: what the file's name ends in, after that of the case.
+        accepts: whether a case gets one, with these options.
+        write: writes it to a path, atomically.
+        is_picture: drawn on the input: what is wrong with it costs neither the other files nor the case.
+    """
+
+    ending: str
+    accepts: Callable[[InputCase, OutputOptions], bool]
+    write: Callable[[CaseResult, Path], None]
+    is_picture: bool = False
+
+
+def find_outputs(case: InputCase, options: OutputOptions, *, pictures: bool) -> list[Output]:
+    """Returns the rows that accept a case, in the order of the table: pictures, or everything else."""
+    return [row for row in OUTPUTS.values() if row.is_picture is pictures and row.accepts(case, options)]
+
+
+def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
+    return case.kind is not CaseKind.CINE and options.output_format == "auto" and can_be_referred_to(case)
+
+
+def _write_seg(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None
+    write_segmentation(result.case.dicom, result.array, result.options.labels, result.options.algorithm, path)
+
+
+def _becomes_nifti(case: InputCase, options: OutputOptions) -> bool:
+    is_plain_series = case.kind is CaseKind.SERIES and not _becomes_seg(case, options)
+    return case.kind is CaseKind.NIFTI or is_plain_series
+
+
+def _write_nifti(result: CaseResult, path: Path) -> None:
+    save_label_volume(*_prepare_nifti(result.case, result.array), path)
+
+
+def _prepare_nifti(case: InputCase, label: np.ndarray) -> tuple[np.ndarray, nib.nifti1.Nifti1Header]:
+    """Returns a label map with the axes of its NIfTI, and the header whose geometry it has."""
+    if case.dicom is not None:
+        assert case.dicom.affine is not None
+        return label, to_nifti_header(case.dicom.affine)
+    header = read_nifti_header(case.paths[0])
+    if label.ndim == 3:
+        return label, header
+    # An image of ITK's colours is (x, y, 1, 1, 3).
+    axes = (1,) if int(header["dim"][0]) >= 3 else ()
+    return label.T.reshape(*label.T.shape, *axes), header
+
+
+def _becomes_png(case: InputCase, options: OutputOptions) -> bool:
+    is_plain_still = case.kind is CaseKind.STILL and not _becomes_seg(case, options)
+    return case.kind is CaseKind.IMAGE or is_plain_still
+
+
+def _write_png(result: CaseResult, path: Path) -> None:
+    save_label_image(result.array, path)
+
+
+def _gets_overlay(case: InputCase, options: OutputOptions) -> bool:
+    return options.overlays and case.kind is not CaseKind.CINE and options.may_show(case)
+
+
+def _write_overlay(result: CaseResult, path: Path) -> None:
+    save_picture(_black_out(draw_views(result.views), result.tissue), path)
+
+
+def _gets_capture(case: InputCase, options: OutputOptions) -> bool:
+    return options.overlays and case.kind is CaseKind.CINE and can_be_referred_to(case) and options.may_show(case)
+
+
+def _write_capture(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None
+    pictures = (_black_out(draw_contours(view.picture, view.label), result.tissue) for view in result.iter_views())
+    write_overlay_capture(result.case.dicom, pictures, result.options.algorithm, path)
+
+
+def _black_out(picture: Image.Image, box: Box | None) -> Image.Image:
+    """Returns a picture black outside of (top, left, bottom, right)."""
+    if box is None:
+        return picture
+    top, left, bottom, right = box
+    result = Image.new("RGB", picture.size)
+    result.paste(picture.crop((left, top, right, bottom)), (left, top))
+    return result
+
+
+OUTPUTS: dict[str, Output] = {
+    "dicom_seg": Output("_seg.dcm", _becomes_seg, _write_seg),
+    "nifti": Output("_mask.nii.gz", _becomes_nifti, _write_nifti),
+    "png": Output("_mask.png", _becomes_png, _write_png),
+    "overlay": Output("_overlay.png", _gets_overlay, _write_overlay, is_picture=True),
+    "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, is_picture=True),
+}
+"""Name -> row. The first row that accepts a case and is no picture writes its label map. The label maps of a cine's
+frames are written as they come, by ``CaseWriter.write_cine``."""
+
+OVERLAY_ENDINGS = tuple(row.ending for row in OUTPUTS.values() if row.is_picture)
