@@ -246,13 +246,13 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_with_onnx(options: argparse.Namespace) -> int:
-    from mobileutr_monai.inference.predict_onnx import segment_folder
+    from mobileutr_monai.inference.predict_onnx import main as predict_onnx
 
-    own = {"bundle", "folder", "output", "verb", "no_overlays", "dry_run"}
+    own = {"bundle", "folder", "output", "verb", "no_overlays", "no_page", "dry_run", "overwrite"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
-    return segment_folder(options.bundle, options.folder, options.output, options.dry_run)
+    return predict_onnx(options.bundle, options.folder, options.output, options.dry_run, options.overwrite)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "strip_suffix"]
+__all__ = ["DICOM_SUFFIXES", "IMAGE_SIGNATURES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "strip_suffix"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+"""What PNG, JPEG, BMP and TIFF begin with."""
 
 
 class CaseKind(str, Enum):

@@ -24,8 +24,10 @@ __all__ = [
     "find_foreign",
     "fold_name",
     "format_files",
+    "hash_files",
     "name_outputs",
     "parse_files",
+    "stat_files",
 ]
 
 WORK_DIR = ".mobileutr"
@@ -38,6 +40,28 @@ _OF_NOBODY = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory", W
 
 _UNFINISHED = "unfinished"
 _SEPARATOR = " "
+
+
+def stat_files(paths: Sequence[Path]) -> str:
+    """Returns a short hash of sizes, times and places of files; empty without them.
+
+    A file that is replaced by another of the same size and time has another inode or time of change.
+    """
+    try:
+        stats = [path.stat() for path in paths]
+    except OSError:  # the reason comes when it is read
+        return ""
+    facts = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """Returns a short hash of the content of files, in their order; empty without them."""
+    try:
+        digests = [hash_file(path) for path in paths]
+    except OSError:
+        return ""
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def find_foreign(folder: Path) -> str:

@@ -17,12 +17,9 @@ from mobileutr_monai.readers.geometry import Geometry
 from mobileutr_monai.readers.nifti_file import read_nifti_header, read_volume_geometry
 from mobileutr_monai.readers.nifti_geometry import read_pixel_mm
 
-__all__ = ["FLAG_SEPARATOR", "Measurement", "Row", "measure_frames", "measure_labels", "read_mm"]
+__all__ = ["Measurement", "measure_frames", "measure_labels", "read_mm"]
 
 MM3_PER_ML = 1000.0
-
-FLAG_SEPARATOR = "; "
-"""Between the flags in a cell of ``report.csv``."""
 
 
 @dataclass
@@ -50,38 +47,6 @@ class Measurement:
     components: int | None = None
     frames: int | None = None
     outside_percent: float | None = None
-
-
-@dataclass
-class Row:
-    """One label of one case in ``report.csv``; a case without a result has one row."""
-
-    case: str
-    input_id: str = ""
-    input_stat: str = ""
-    kind: str = ""
-    status: str = "ok"
-    reason: str = ""
-    detail: str = ""
-    study_uid: str = ""
-    series_uid: str = ""
-    output: str = ""
-    files: str = ""
-    shape: str = ""
-    label: str = ""
-    pixels: int | None = None
-    percent: float | None = None
-    area_mm2: float | None = None
-    volume_ml: float | None = None
-    diameter_px: float | None = None
-    diameter_mm: float | None = None
-    components: int | None = None
-    frames: int | None = None
-    outside_percent: float | None = None
-    confidence: float | None = None
-    flag: str = ""
-    seconds: float = 0.0
-    versions: str = ""
 
 
 def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:

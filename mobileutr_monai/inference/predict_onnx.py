@@ -1,45 +1,47 @@
-"""Segmenting a folder of pictures with an ONNX file of ``mobileutr export --raw``: without torch and MONAI.
+"""Segmenting a folder of images with an ONNX file of ``mobileutr export --raw``: without torch and MONAI.
 
-Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. DICOM, NIfTI, overlays and a stopped run that
-goes on are the bundle's: ``mobileutr predict BUNDLE``.
+Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. Names of results, the report, resuming and
+what may be removed are those of a run with a bundle. DICOM, NIfTI and overlays need one: ``mobileutr predict BUNDLE``.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import importlib.util
-import io
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from mobileutr_monai.core.atomic import hash_file, write_atomic
-from mobileutr_monai.core.folders import check_folders, has_other_report
-from mobileutr_monai.core.kinds import strip_suffix
-from mobileutr_monai.core.output_folder import IN_THE_WAY, find_foreign, name_outputs
-from mobileutr_monai.core.text import escape, guard_cell, pluralize, unguard_cell
+from mobileutr_monai.core.atomic import hash_file
+from mobileutr_monai.core.folders import check_folders
+from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, CaseKind, strip_suffix
+from mobileutr_monai.core.output_folder import OutputFolder, format_files, hash_files, name_outputs, stat_files
+from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.core.text import escape, pluralize
 from mobileutr_monai.core.walk import list_files
+from mobileutr_monai.inference.outputs.png import save_label_image
+from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
+from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
 
-__all__ = ["EndToEndModel", "segment_folder"]
+__all__ = ["EndToEndModel", "Image", "main", "segment_folder"]
 
-COLUMNS = ("case", "status", "detail", "output", "shape", "label", "pixels", "percent", "seconds", "sha256")
-_WAY_OUT = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
+logger = logging.getLogger(__name__)
+
+MASK_ENDING = "_mask.png"
+_REMEDY = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
+_NEEDS_BUNDLE = "an ONNX file reads images only; mobileutr predict with the bundle reads it"
 _DICOM, _DICOM_PLACE = b"DICM", 128
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
-"""Names that promise a picture: what cannot be read is an error then, otherwise it is skipped."""
 
 
 class EndToEndModel:
@@ -71,17 +73,17 @@ class EndToEndModel:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception:  # noqa: BLE001 - onnxruntime has no class for its errors
             release = onnxruntime.__version__
-            raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_WAY_OUT}") from None
+            raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_REMEDY}") from None
         self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         if self.facts.get("raw") != "true":
-            raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_WAY_OUT}")
+            raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_REMEDY}")
         names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
         self.labels = {index: name for index, name in sorted(names.items()) if index}
         self._crop_bars = self.facts.get("crop_bars") == "true"
         self._mode = "RGB" if self.facts["channels"] == "3" else "L"
 
     def segment(self, path: Path) -> np.ndarray:
-        """Returns the label map of a picture.
+        """Returns the label map of an image.
 
         Shape:
             - output: (rows, columns), uint8.
@@ -101,215 +103,209 @@ class EndToEndModel:
         return label
 
 
-class _Result(NamedTuple):
-    rows: list[dict[str, Any]]
-    failed: bool
+class Image(NamedTuple):
+    """An image of the folder: its path, its name in the report, and what the names of its results begin with."""
+
+    path: Path
+    name: str
+    stem: str
 
 
-def segment_folder(model: Path, folder: Path, output: Path, dry_run: bool = False) -> int:
-    """Writes ``NAME_mask.png`` for every picture of a folder and its subfolders, and ``report.csv``.
+class Found(NamedTuple):
+    """The images of a folder, and the rows of the files that are none."""
+
+    images: list[Image]
+    others: list[Row]
+
+
+def main(model: Path, folder: Path, output: Path, dry_run: bool = False, overwrite: bool = False) -> int:
+    """Runs ``segment_folder`` and prints how it went; returns 0 when all went well, 1 when images failed."""
+    if dry_run:
+        EndToEndModel(model)
+        for line in _foresee(_find(folder, output)):
+            print(line)
+        return 0
+    counts = segment_folder(model, folder, output, overwrite)
+    numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
+    print(f"{numbers}; see {output / 'report.csv'}", file=sys.stderr)
+    return int(bool(counts["failed"]))
+
+
+def segment_folder(model: Path, folder: Path, output: Path, overwrite: bool = False) -> dict[str, int]:
+    """Writes ``NAME_mask.png`` for every image of a folder and its subfolders, and ``report.csv``.
 
     Args:
-        dry_run: only say what would be done with each file.
+        overwrite: replace the results of an earlier run with another file; without, that is an error.
 
     Returns:
-        0 when all went well, 1 when pictures failed.
+        status -> number of cases.
 
     Raises:
         FileNotFoundError: the model does not exist.
         ValueError: model or folders cannot be used.
     """
-    check_folders(folder, output)
-    path = output / "report.csv"
-    if has_other_report(path, COLUMNS):
-        raise ValueError(f"{path} is not of a run with an ONNX file; choose another output folder")
-    if not path.exists() and (foreign := find_foreign(output)):
-        raise ValueError(f"output folder {output} holds other files ({foreign}); choose an empty folder")
+    found = _find(folder, output)
     network = EndToEndModel(model, threads=1)
-    listing = list_files(folder)
-    paths = listing.paths
-    cases = {path: path.relative_to(folder) for path in paths}
-    pictures = [path for path in paths if _is_picture(path)]
-    stems = name_outputs(
-        [escape(cases[path].as_posix()) for path in pictures],
-        [escape(strip_suffix(cases[path]).as_posix()) for path in pictures],
-    )
-    masks = {path: output / f"{stem}_mask.png" for path, stem in zip(pictures, stems, strict=True)}
-    if not any(path.suffix.lower() in SUFFIXES for path in paths):
-        others = pluralize(len(paths), "other file")
-        raise ValueError(f"no images in {folder} ({others}); DICOM and NIfTI are read with the bundle")
-    if dry_run:
-        for path in paths:
-            print(f"{escape(path.relative_to(folder).as_posix())}: {_foresee(path)}")
-        return 0
-    report = _Report(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        report.begin()
     except OSError as error:
         raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
+    target = OutputFolder(output)
+    table = ReportTable(target, _identify(model), list(network.labels.values()))
+    if (changes := table.find_changes()) and not overwrite:
+        raise ValueError(
+            f"{output} has the results of a run with other settings: {'; '.join(changes)}; choose another output "
+            "folder, or replace them with --overwrite"
+        )
+    stats = {image.name: stat_files([image.path]) for image in found.images}
+    wanted = {
+        image.name: Wanted(image.stem, stats[image.name], partial(hash_files, [image.path])) for image in found.images
+    }
+    target.discard_all()
+    done = table.open(wanted, [row.case for row in found.others])
+    for row in found.others:
+        table.append([row])
 
-    def segment(path: Path) -> _Result:
-        return _segment(network, path, cases[path].as_posix(), masks.get(path), report)
+    def segment(image: Image) -> tuple[Image, list[Row]]:
+        return image, _segment(network, image, stats[image.name], target)
 
     # One image per thread: the fastest way through a folder, and images are read and written meanwhile.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = []
-        for result in pool.map(segment, paths):
-            results.append(result)
-            if result.failed:
-                print(f"{result.rows[0]['case']}: {result.rows[0]['detail']}", file=sys.stderr)
-    report.close([row for result in results for row in result.rows])
-    failed = sum(result.failed for result in results)
-    done = sum(result.rows[0]["status"] == "ok" for result in results)
-    skipped = len(results) - done - failed
-    numbers = f"{pluralize(done, 'case')} segmented, {failed} failed, {skipped} skipped"
-    print(f"{numbers}; see {output / 'report.csv'}", file=sys.stderr)
-    return 1 if failed else 0
+        for image, rows in pool.map(segment, [image for image in found.images if image.name not in done]):
+            files = dict(_staged_files(target, image, rows))
+            if obstacle := target.find_obstacle(image.stem, files):
+                rows, files = [_failed(image, Reason.IN_THE_WAY, obstacle)], {}
+            table.append(rows)
+            if files:
+                target.publish(image.stem, files)
+            target.discard(image.stem)
+            if rows[0].status == "failed":
+                logger.warning("%s: %s: %s", image.name, rows[0].reason, rows[0].detail)
+    return table.close()
 
 
-def _segment(network: EndToEndModel, path: Path, case: str, mask: Path | None, report: _Report) -> _Result:
+def _identify(model: Path) -> dict[str, object]:
+    """Returns what decides the results, as a run with a bundle has it."""
+    return {
+        "weights_sha256": hash_file(model),
+        "config_sha256": "",
+        "settings": {},
+        "options": {},
+        "versions": {name: version(name) for name in ("mobileutr-monai", "onnxruntime", "numpy", "pillow")},
+    }
+
+
+def _find(folder: Path, output: Path) -> Found:
+    check_folders(folder, output)
+    check_report(output)
+    listing = list_files(folder)
+    others = [
+        Row(
+            case=escape(path.relative_to(folder).as_posix()),
+            status="failed" if failed else "skipped",
+            reason=reason.value,
+            detail=detail,
+        )
+        for path, reason, detail, failed in listing.ignored
+    ]
+    paths = [path for path in listing.paths if _is_image(path)]
+    names = [escape(path.relative_to(folder).as_posix()) for path in paths]
+    stems = name_outputs(names, [strip_suffix(Path(name)).as_posix() for name in names])
+    for path in sorted(set(listing.paths) - set(paths)):
+        name = escape(path.relative_to(folder).as_posix())
+        others.append(Row(case=name, status="skipped", reason=Reason.NOT_AN_IMAGE.value, detail=_say_what_else(path)))
+    if not paths:
+        files = pluralize(len(listing.paths), "other file")
+        raise ValueError(f"no images in {folder} ({files}); DICOM and NIfTI are read with the bundle")
+    return Found([Image(*image) for image in zip(paths, names, stems, strict=True)], others)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is an image by its content, or promises to be one by its name."""
+    start = _read_start(path)
+    if start[_DICOM_PLACE:] == _DICOM:
+        return False
+    return start.startswith(IMAGE_SIGNATURES) or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_DICOM_PLACE + len(_DICOM))
+    except OSError:
+        return b""
+
+
+def _say_what_else(path: Path) -> str:
+    """Returns what a file is that is no image, if it is something that a bundle reads."""
+    is_dicom = _read_start(path)[_DICOM_PLACE:] == _DICOM
+    kind = "DICOM" if is_dicom else "NIfTI" if path.name.lower().endswith((".nii", ".nii.gz")) else ""
+    return f"{kind}: {_NEEDS_BUNDLE}" if kind else ""
+
+
+def _segment(network: EndToEndModel, image: Image, stat: str, target: OutputFolder) -> list[Row]:
+    """Stages the label map of an image; returns its rows."""
     started = time.perf_counter()
     try:
-        if mask is None:
-            raise ValueError(_say_what_else(path))
-        label = network.segment(path)
-        name = report.claim(mask)
-        picture = _to_png(label)
-        rows = [
-            {
-                "case": case,
-                "status": "ok",
-                "detail": "; ".join(look_at(path).losses),
-                "output": name,
-                "shape": f"{label.shape[0]} x {label.shape[1]}",
-                "label": text,
-                "pixels": (pixels := int((label == index).sum())),
-                "percent": round(100 * pixels / label.size, 3),
-                "sha256": hashlib.sha256(picture).hexdigest(),
-                "seconds": round(time.perf_counter() - started, 3),
-            }
-            for index, text in network.labels.items()
-        ]
-        report.append(rows)  # before the file has its name: what lies in the folder is listed
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(mask, lambda file: file.write(picture))
-    except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this picture only
-        failed = path.suffix.lower() in SUFFIXES
-        detail = _explain(error, path) if failed else _say_what_else(path)
-        return _Result([{"case": case, "status": "failed" if failed else "skipped", "detail": detail}], failed)
-    return _Result(rows, False)
-
-
-class _Report:
-    """``report.csv`` of an output folder: what earlier runs wrote there, and what this one does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "report.csv"
-        self._earlier = list(self._read())
-        self._lock = Lock()
-
-    def begin(self) -> None:
-        """Says from the beginning whose folder it is."""
-        self._write(self._earlier)
-
-    def claim(self, mask: Path) -> str:
-        """Returns the name of a mask in the report.
-
-        Raises:
-            ValueError: there is such a file, and no run wrote it, or somebody has changed it since.
-        """
-        name = mask.relative_to(self.folder).as_posix()
-        if os.path.lexists(mask):
-            digests = {row["sha256"] for row in self._earlier if row["output"] == name}
-            if not digests or hash_file(mask) not in digests:
-                raise ValueError(f"{name} {IN_THE_WAY}")
-        return name
-
-    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        with self._lock, self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            self._writer(file).writerows(map(_to_text, rows))
-
-    def close(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes all rows in order; results whose pictures are gone stay listed."""
-        cases, outputs = {row["case"] for row in rows}, {row.get("output") for row in rows}
-        gone = (
-            {**row, "detail": "input is gone"}
-            for row in self._earlier
-            if row["output"]
-            and row["case"] not in cases
-            and row["output"] not in outputs
-            and (self.folder / row["output"]).is_file()
-        )
-        self._write([*rows, *gone])
-
-    def _read(self) -> Iterator[dict[str, str]]:
-        try:
-            with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-                for row in csv.DictReader(file):
-                    if set(row) == set(COLUMNS) and None not in row.values():
-                        yield {key: unguard_cell(value) for key, value in row.items()}
-        except (OSError, csv.Error):
-            return
-
-    def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = self._writer(text)
-        writer.writeheader()
-        writer.writerows(map(_to_text, rows))
-        write_atomic(self.path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
-
-    @staticmethod
-    def _writer(file: Any) -> csv.DictWriter:
-        return csv.DictWriter(file, COLUMNS, restval="")
-
-
-def _to_text(row: Mapping[str, Any]) -> dict[str, str]:
-    return {key: guard_cell(str(value)) for key, value in row.items()}
-
-
-def _to_png(label: np.ndarray) -> bytes:
-    """Returns label indices as an 8-bit PNG."""
-    data = io.BytesIO()
-    Image.fromarray(label).save(data, format="PNG")
-    return data.getvalue()
-
-
-def _foresee(path: Path) -> str:
-    """Returns what a dry run, which decodes nothing, can say of a file."""
+        label = network.segment(image.path)
+    except Exception as error:  # noqa: BLE001 - whatever a decoder throws costs this image only
+        return [_failed(image, Reason.UNREADABLE, _explain(error, image.path), stat)]
     try:
-        look_at(path)
-        return "image, would be segmented"
-    except (FileNotFoundError, ValueError) as error:
-        if path.suffix.lower() in SUFFIXES:
-            return f"image, would fail: {_explain(error, path)}"
-        return _say_what_else(path)
+        save_label_image(label, target.stage(image.stem) / f"{image.stem}{MASK_ENDING}")
+        files = format_files(target.list_staged(image.stem))
+    except OSError as error:
+        return [_failed(image, Reason.OUTPUT, error.strerror or type(error).__name__, stat)]
+    input_id = hash_files([image.path])
+    rows = []
+    for index, name in network.labels.items():
+        pixels = int((label == index).sum())
+        rows.append(
+            Row(
+                case=image.name,
+                input_id=input_id,
+                input_stat=stat,
+                kind=CaseKind.IMAGE.value,
+                detail="; ".join(look_at(image.path).losses),
+                output=f"{image.stem}{MASK_ENDING}",
+                files=files,
+                shape=f"{label.shape[0]} x {label.shape[1]}",
+                label=name,
+                pixels=pixels,
+                percent=round(100 * pixels / label.size, 3),
+                seconds=round(time.perf_counter() - started, 3),
+            )
+        )
+    return rows
+
+
+def _staged_files(target: OutputFolder, image: Image, rows: list[Row]) -> dict[str, str]:
+    return target.list_staged(image.stem) if rows[0].status == "ok" else {}
+
+
+def _failed(image: Image, reason: Reason, detail: str, stat: str = "") -> Row:
+    return Row(
+        case=image.name,
+        input_stat=stat,
+        kind=CaseKind.IMAGE.value,
+        status="failed",
+        reason=reason.value,
+        detail=detail,
+    )
+
+
+def _foresee(found: Found) -> Iterator[str]:
+    """Yields what a dry run, which decodes nothing, can say of each file."""
+    for image in found.images:
+        try:
+            look_at(image.path)
+            yield f"{image.name}: image, would be segmented"
+        except (FileNotFoundError, ValueError) as error:
+            yield f"{image.name}: image, would fail: {_explain(error, image.path)}"
+    for row in found.others:
+        yield f"{row.case}: {row.detail or row.reason}"
 
 
 def _explain(error: Exception, path: Path) -> str:
     """Returns what is wrong in one line, without the file, which is named next to it."""
     detail = str(error).splitlines()[0] if str(error) else type(error).__name__
     return detail.removeprefix(f"image {path} cannot be read: ")
-
-
-def _say_what_else(path: Path) -> str:
-    """Returns what a file is that is no picture."""
-    try:
-        with path.open("rb") as file:
-            is_dicom = file.read(_DICOM_PLACE + len(_DICOM))[_DICOM_PLACE:] == _DICOM
-    except OSError:
-        is_dicom = False
-    kind = "DICOM" if is_dicom else "NIfTI" if path.name.lower().endswith((".nii", ".nii.gz")) else ""
-    way_out = "an ONNX file reads pictures only; mobileutr predict with the bundle reads it"
-    return f"{kind}: {way_out}" if kind else "not an image"
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether a file may be segmented, by its name or its first bytes."""
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        look_at(path)
-    except (OSError, ValueError):
-        return False
-    return True

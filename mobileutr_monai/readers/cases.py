@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, strip_suffix
+from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, strip_suffix
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
@@ -29,7 +29,6 @@ __all__ = [
     "strip_suffix",
 ]
 
-_IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _NIFTI_HEADER_BYTES = 348
 # More than the longest header of gzip takes.
 _SNIFFED_BYTES = 2**17
@@ -225,7 +224,7 @@ def _sniff(path: Path) -> CaseKind | None:
         start = b""
     if start[128:132] == b"DICM":  # first: the 128 bytes before it may be those of a TIFF
         return CaseKind.STILL
-    if start.startswith(_IMAGE_SIGNATURES):
+    if start.startswith(IMAGE_SIGNATURES):
         return CaseKind.IMAGE
     if start.startswith(b"\x1f\x8b"):
         try:

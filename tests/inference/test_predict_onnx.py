@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+
+from mobileutr_monai.inference.predict_onnx import EndToEndModel, segment_folder
 
 BLOCKED = """
 import sys
@@ -61,11 +64,11 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
         assert np.array_equal(*masks), name
         assert rows[name]["pixels"] == expected[name]["pixels"]
     assert (rows["broken.png"]["status"], rows["notes.txt"]["status"]) == ("failed", "skipped")
-    assert failures == [f"broken.png: {rows['broken.png']['detail']}"]
+    assert failures == [f"broken.png: unreadable image: {rows['broken.png']['detail']}"]
     assert str(folder) not in failures[0]
-    assert rows["notes.txt"]["detail"] == "not an image"
+    assert rows["notes.txt"]["reason"] == "not an image"
     for name, kind in (("study", "DICOM"), ("volume.nii.gz", "NIfTI")):
-        assert rows[name]["detail"].startswith(f"{kind}: an ONNX file reads pictures only")
+        assert rows[name]["detail"].startswith(f"{kind}: an ONNX file reads images only")
     assert not list(out.rglob("*.tmp"))
 
 
@@ -80,7 +83,7 @@ def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(raw_onnx, folder,
     for name in ("a.jpg", "a.png", "sub/b.bmp", "broken.png", "empty.png", "notes.txt"):
         assert told[0][name] == told[1][name]
     assert told[0]["a.jpg"] == "image, would be segmented"
-    assert told[0]["study"].startswith("DICOM: an ONNX file reads pictures only")
+    assert told[0]["study"].startswith("DICOM: an ONNX file reads images only")
     assert not (tmp_path / "out").exists()
 
 
@@ -90,6 +93,63 @@ def test_one_picture_is_one_case(raw_onnx, folder, tmp_path, mobileutr):
     assert process.stderr.startswith("1 case segmented, 0 failed, 0 skipped; see ")
 
 
+@pytest.fixture(scope="module")
+def bright_pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that labels bright pixels: small, so that these tests are about files."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.INT32),
+        helper.make_node("ReduceMax", ["numbers"], ["brightest"], axes=[2], keepdims=0),
+        helper.make_node("Greater", ["brightest", "limit"], ["is_bright"]),
+        helper.make_node("Cast", ["is_bright"], ["label"], to=TensorProto.UINT8),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["rows", "columns", 3])
+    label = helper.make_tensor_value_info("label", TensorProto.UINT8, ["rows", "columns"])
+    limit = helper.make_tensor("limit", TensorProto.INT32, [], [127])
+    graph = helper.make_graph(nodes, "bright", [pixels], [label], [limit])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, {"raw": "true", "channels": "3", "labels": '{"0": "background", "1": "bright"}'})
+    path = tmp_path_factory.mktemp("onnx") / "bright.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def save_image(path: Path, columns: int, value: int) -> None:
+    """Makes an image of one value, but for one pixel: images of one value are refused."""
+    image = Image.new("L", (columns, 8), value)
+    image.putpixel((0, 0), 60)
+    image.save(path)
+
+
+def test_every_image_keeps_its_mask_whatever_the_names(bright_pixels: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for grey, name in enumerate(("a.png", "a.jpg", "a_png.bmp")):
+        save_image(folder / name, 8 + grey, 255 * (grey % 2))
+    assert segment_folder(bright_pixels, folder, tmp_path / "out") == {"ok": 3, "failed": 0, "skipped": 0}
+    masks = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*_mask.png")}
+    assert sorted(mask.shape for mask in masks.values()) == [(8, 8), (8, 9), (8, 10)]
+    assert [mask.any() for mask in sorted(masks.values(), key=np.size)] == [False, True, False]
+
+
+def test_a_second_run_resumes_and_removes_nothing_of_others(
+    bright_pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        save_image(folder / name, 8, 255)
+    segment_folder(bright_pixels, folder, out)
+    (out / "note.txt").write_text("mine")
+    save_image(folder / "b.png", 9, 255)
+    seen: list[str] = []
+    segment = EndToEndModel.segment
+    monkeypatch.setattr(EndToEndModel, "segment", lambda self, path: seen.append(path.name) or segment(self, path))
+    assert segment_folder(bright_pixels, folder, out) == {"ok": 2, "failed": 0, "skipped": 0}
+    assert seen == ["b.png"]
+    assert (out / "note.txt").read_text() == "mine"
+    assert np.asarray(Image.open(out / "b_mask.png")).shape == (8, 9)
+
+
 def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path, mobileutr):
     run = tmp_path / "run"
     options = ("--output", run, "--no-overlays", "--no-page")
@@ -97,7 +157,7 @@ def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     process = mobileutr("predict", raw_onnx, folder, "--output", run)
     assert process.returncode == 2
-    assert process.stderr.strip().endswith("report.csv is not of a run with an ONNX file; choose another output folder")
+    assert process.stderr.strip().endswith("choose another output folder, or replace them with --overwrite")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -133,18 +193,14 @@ def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, argu
     assert not (tmp_path / "out").exists()
 
 
-def test_files_of_others_stay_and_no_names_collide(raw_onnx, tmp_path):
-    import unicodedata
-
-    from mobileutr_monai.inference.predict_onnx import segment_folder
-
+def test_files_of_others_stay_and_no_names_collide(bright_pixels, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     names = ["a.png", "a.jpg", "a_png.bmp", "A.PNG", "\u00e4.png", "a\u0308.png", "=1+1.png"]
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(source / name)
-    assert segment_folder(raw_onnx, source, out) == 0
+    assert segment_folder(bright_pixels, source, out)["failed"] == 0
     with (out / "report.csv").open(newline="") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     masks = {unicodedata.normalize("NFC", row["output"]).casefold() for row in rows.values()}
@@ -154,15 +210,15 @@ def test_files_of_others_stay_and_no_names_collide(raw_onnx, tmp_path):
     mask.write_text("corrected by hand")
     (source / "a.png").unlink()
     kept = out / rows["a.png"]["output"]
-    assert segment_folder(raw_onnx, source, out) == 1
+    assert segment_folder(bright_pixels, source, out)["failed"] == 1
     assert mask.read_text() == "corrected by hand" and kept.is_file()
     with (out / "report.csv").open(newline="") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert rows["a.jpg"]["detail"].endswith(
         "was not written by this run; move it away, or choose another output folder"
     )
-    assert rows["a.png"]["detail"] == "input is gone"
+    assert rows["a.png"]["flag"] == "input is gone"
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "a_mask.png").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds other files \(a_mask.png\); choose an empty folder"):
-        segment_folder(raw_onnx, source, tmp_path / "theirs")
+    with pytest.raises(ValueError, match=r"holds other files \(a_mask.png\) and no run of mobileutr"):
+        segment_folder(bright_pixels, source, tmp_path / "theirs")

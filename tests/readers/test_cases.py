@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.core.kinds import CaseKind
-from mobileutr_monai.readers.cases import FoundInputs, find_cases, find_images, find_volumes, strip_suffix
+from mobileutr_monai.core.kinds import CaseKind, strip_suffix
+from mobileutr_monai.readers.cases import FoundInputs, find_cases, find_images, find_volumes
 
 
 @pytest.fixture

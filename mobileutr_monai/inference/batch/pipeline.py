@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +14,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.kinds import CaseKind
-from mobileutr_monai.core.output_folder import format_files
+from mobileutr_monai.core.output_folder import format_files, hash_files, stat_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
-from mobileutr_monai.inference.measure import FLAG_SEPARATOR, Row, measure_frames
+from mobileutr_monai.inference.measure import measure_frames
 from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.inference.temporal import smooth_frames
 from mobileutr_monai.readers.cases import InputCase
@@ -243,25 +242,13 @@ class Pipeline:
 
 
 def stat_input(case: InputCase) -> str:
-    """Returns a short hash of sizes, times and places of a case's files; empty without them.
-
-    A file that is replaced by another of the same size and time has another inode or time of change.
-    """
-    try:
-        stats = [path.stat() for path in case.paths]
-    except OSError:  # the reason comes when it is read
-        return ""
-    facts = [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    """Returns ``stat_files`` of a case's files."""
+    return stat_files(case.paths)
 
 
 def hash_input(case: InputCase) -> str:
-    """Returns a short hash of the content of a case's files, in their order; empty without them."""
-    try:
-        digests = [hash_file(path) for path in case.paths]
-    except OSError:
-        return ""
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    """Returns ``hash_files`` of a case's files."""
+    return hash_files(case.paths)
 
 
 def failed_row(case: InputCase, error: CaseError, seconds: float = 0.0) -> Row:

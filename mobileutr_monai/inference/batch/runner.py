@@ -37,7 +37,6 @@ from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
-from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
 from mobileutr_monai.inference.outputs.result import OutputOptions
@@ -45,6 +44,7 @@ from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
+from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.mobileutr import MobileUtr

@@ -16,7 +16,7 @@ from mobileutr_monai.core.atomic import write_atomic, write_text
 from mobileutr_monai.core.folders import has_other_report
 from mobileutr_monai.core.output_folder import OutputFolder, find_foreign, parse_files
 from mobileutr_monai.core.text import guard_cell, pluralize, unguard_cell
-from mobileutr_monai.inference.measure import FLAG_SEPARATOR, Row
+from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 
 __all__ = ["GONE", "ReportTable", "Wanted", "check_report", "read_cases", "strip_ending"]
 

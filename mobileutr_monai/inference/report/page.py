@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import Any
 
 from mobileutr_monai.core.reasons import remedy_for
-from mobileutr_monai.inference.measure import FLAG_SEPARATOR
+from mobileutr_monai.inference.report.row import FLAG_SEPARATOR
 
 __all__ = ["describe_case", "render_page"]
 

@@ -11,9 +11,9 @@ import pytest
 
 from mobileutr_monai.core.atomic import write_text
 from mobileutr_monai.core.output_folder import OutputFolder
-from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.report.csv import ReportTable
 from mobileutr_monai.inference.report.pages import clear_pages, write_pages
+from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import thumbnail_path
 
 FILES = "_mask.png:0"

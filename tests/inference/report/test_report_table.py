@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mobileutr_monai.core.output_folder import OutputFolder, format_files
-from mobileutr_monai.inference.measure import Row
 from mobileutr_monai.inference.report.csv import GONE, ReportTable, Wanted, check_report, read_cases
+from mobileutr_monai.inference.report.row import Row
 
 IDENTITY = {"weights_sha256": "1", "config_sha256": "2", "settings": {"size": 3}, "options": {}, "versions": {"a": "1"}}
 
