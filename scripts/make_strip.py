@@ -18,7 +18,7 @@ from mobileutr_monai.bundle.running import run_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = {
-    "breast_ultrasound_segmentation": ("benign (351).jpg", "malignant (187).jpg"),
+    "breast_ultrasound_segmentation": ("benign (91).jpg", "malignant (53).jpg"),
     "skin_dermoscopy_segmentation": ("ISIC_0012792.jpg", "ISIC_0014291.jpg"),
     "hippocampus_mri_segmentation": ("hippocampus_093.nii.gz",),
 }
