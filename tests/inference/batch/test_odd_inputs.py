@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Run:
         folders = {"bundle_root": str(bundle), "dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
         parser.update({**folders, "overlays": False, "report_page": False, "workers": 0, **overrides})
         try:
-            parser.get_parsed_content("runner").run()
+            parser.get_parsed_content("runner").main()
         except SystemExit as stop:
             assert stop.code == 1
         rows: Rows = {}
