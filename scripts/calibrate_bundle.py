@@ -100,7 +100,7 @@ def measure_dice(pred: np.ndarray, label: np.ndarray) -> float:
 
 
 def estimate_otherwise(probability: np.ndarray, region: np.ndarray) -> dict[str, float]:
-    """Returns the estimates that were tried besidessssss the chosen one, of a label that has pixels.
+    """Returns the estimates that were tried besides the chosen one, of a label that has pixels.
 
     Shape:
         - probability, region: (...), the same.

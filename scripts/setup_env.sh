@@ -8,13 +8,13 @@ export PIP_CONSTRAINT="$PWD/constraints.txt"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 find_python() {
-    for name in python3.12 python3.11 python3.10 python3.13 python3; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    for name in python3.12 python3.11 python3; do
+        if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
             echo "$name"
             return
         fi
     done
-    echo "error: no Python 3.10 or newer found; install one" >&2
+    echo "error: no Python 3.11 or 3.12 found; install one" >&2
     return 2
 }
 

@@ -310,7 +310,7 @@ def _write_card(bundle: Path, parent: dict[str, Any], labels: Sequence[str], wei
         pretrained=" --pretrained" if pretrained else "",
         monai_pretrained=" --pretrained models/model.pt" if pretrained else "",
         classes=", ".join(f"{index} {label}" for index, label in enumerate(("background", *labels))),
-        channels="A pixel is it from a probability of 0.5 (sigmoid)." if len(labels) == 1 else several,
+        channels="A pixel is labelled if its probability is at least 0.5 (sigmoid)." if len(labels) == 1 else several,
     )
     (bundle / "docs" / "README.md").write_text(text, encoding="utf-8")
 

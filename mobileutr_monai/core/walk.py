@@ -69,7 +69,7 @@ def list_files(root: Path) -> Listing:
             if stat.S_ISREG(mode):
                 listing.paths.append(path)
             elif stat.S_ISDIR(mode) and path.is_symlink():
-                ignore(path, Reason.FOLDER_LINK, "not followed; give the folder itself", failed=False)
+                ignore(path, Reason.FOLDER_LINK, "not followed; pass the folder itself", failed=False)
             elif stat.S_ISDIR(mode) and path.name.lower() in _SYSTEM_FOLDERS:
                 ignore(path, Reason.SYSTEM_FOLDER, "kept by storage for thumbnails or deleted files", failed=False)
             elif stat.S_ISDIR(mode):

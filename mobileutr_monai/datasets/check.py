@@ -74,7 +74,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "16_bit": (WARNING, "16-bit images: reduced to 8 bit by their full range"),
     "float": (WARNING, "images of floating-point values: reduced to 8 bit"),
     "alpha": (WARNING, "images with transparency: it is dropped"),
-    "exif_rotation": (WARNING, "images that EXIF turns: read turned; masks drawn on the pixels as stored do not fit"),
+    "exif_rotation": (
+        WARNING,
+        "images that EXIF rotates: they are read rotated; masks drawn on the stored pixels do not match",
+    ),
     "several_frames": (ERROR, "files of several images: save each as a file of its own"),
     "tiny_image": (WARNING, f"images with a side under {TINY} px"),
     "huge_image": (WARNING, f"images with a side over {HUGE} px: slow to read; resize them once"),

@@ -89,7 +89,7 @@ def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
     if (shape[0], len(shape) - 1) != (channels, spatial_dims):
         raise ValueError(
             f"has {pluralize(shape[0], 'channel')} and {pluralize(len(shape) - 1, 'dimension')}, "
-            f"the network takes {channels} and {spatial_dims}"
+            f"the network expects {pluralize(channels, 'channel')} and {pluralize(spatial_dims, 'spatial dimension')}"
         )
     # By NumPy, which takes a tenth of torch's time.
     if not np.isfinite(convert_to_tensor(image, track_meta=False).cpu().numpy()).all():

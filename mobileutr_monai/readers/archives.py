@@ -209,7 +209,7 @@ def _check_whole(members: Sequence[zipfile.ZipInfo], size: int) -> None:
         _ArchiveError: with the reason why not.
     """
     if any(info.flag_bits & _ENCRYPTED for info in members):
-        raise _ArchiveError(Reason.ENCRYPTED_ARCHIVE, "unpack it with its password and give the folder")
+        raise _ArchiveError(Reason.ENCRYPTED_ARCHIVE, "unpack it with its password and pass the folder")
     total = sum(info.file_size for info in members)
     limits = (
         (len(members), MAX_MEMBERS, "members"),
@@ -219,7 +219,7 @@ def _check_whole(members: Sequence[zipfile.ZipInfo], size: int) -> None:
     )
     for found, most, what in limits:
         if found > most:
-            detail = f"{found} {what}, the most is {most}; if you trust it, unpack it and give the folder"
+            detail = f"{found} {what}, limit {most}; if you trust it, unpack it and pass the folder"
             raise _ArchiveError(Reason.ARCHIVE_TOO_LARGE, detail)
     start = size
     for info in sorted(members, key=lambda info: info.header_offset, reverse=True):
@@ -279,7 +279,7 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path
     if info.compress_type not in _COMPRESSIONS:
         raise _ArchiveError(
             Reason.UNREADABLE_MEMBER,
-            f"compression {info.compress_type}, not deflate; unpack the archive and give the folder",
+            f"compression {info.compress_type}, not deflate; unpack the archive and pass the folder",
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -160,7 +160,7 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
     paths, problems = unpack_archive(archive, unpacked / place)
     found = _sort_out([path for path in paths if not is_hidden(path.relative_to(unpacked / place))], unpacked)
     for nested in found.archives:
-        detail = "not opened; unpack the outer one and give the folder"
+        detail = "not opened; unpack the outer one and pass the folder"
         found.unused.append(UnusedFile(_relative(nested, unpacked), Reason.NESTED_ARCHIVE, detail, failed=True))
     for problem in problems:
         name = "/".join(filter(None, (_relative(archive, root), escape(problem.member))))

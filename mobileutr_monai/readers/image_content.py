@@ -1,7 +1,7 @@
 """What an image file holds, and what reading it as 8-bit grey or RGB drops; with Pillow alone.
 
 Pillow keeps the high bytes of 16-bit colour, opens the first of several pages, leaves images as the camera held them
-and does not invert 16-bit TIFF whose 0 is white, all of it without a word. Here each of these is a conversion, an
+and does not invert 16-bit TIFF whose 0 is white, all of it silently. Here each of these is a conversion, an
 error, or words for whoever reads the result.
 """
 

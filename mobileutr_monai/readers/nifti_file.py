@@ -269,7 +269,7 @@ def _read_axes(path: Path, header: Header) -> _Axes:
 def _check_header(path: Path, header: Header) -> _Axes:
     shape = _read_shape(path, header)
     if math.prod(shape) > MAX_VOLUME_VOXELS:
-        raise ValueError(f"{path}: {_times(shape)} voxels are declared, the most is {MAX_VOLUME_VOXELS}")
+        raise ValueError(f"{path}: {_times(shape)} voxels are declared, limit {MAX_VOLUME_VOXELS}")
     if int(header["xyzt_units"]) & LENGTH_BITS not in UNITS:
         raise ValueError(f"{path}: xyzt_units is {int(header['xyzt_units'])}, which is no unit of length")
     slope, offset = float(header["scl_slope"]), float(header["scl_inter"])

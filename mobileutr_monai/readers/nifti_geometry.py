@@ -27,7 +27,7 @@ SAME_SIZE = 0.01
 """Largest difference of the voxel sizes of the sform and of pixdim, as a fraction."""
 
 SAME_PLACE = 0.5
-"""Voxels by which qform and sform may place a corner of the volume differently without a word."""
+"""Voxels by which qform and sform may place a corner of the volume differently without a note."""
 
 _PLACE_FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "srow_x", "srow_y", "srow_z")
 _OFFSET_FIELDS = ("qoffset_x", "qoffset_y", "qoffset_z", "xyzt_units")

@@ -99,7 +99,7 @@ def _open(file: BoundedReader | BytesIO) -> Image.Image:
     if image.width * image.height > MAX_IMAGE_PIXELS:
         size = f"{image.width} x {image.height}"
         image.close()
-        raise ValueError(f"{size} pixels are declared, the most is {MAX_IMAGE_PIXELS}")
+        raise ValueError(f"{size} pixels are declared, limit {MAX_IMAGE_PIXELS}")
     return image
 
 

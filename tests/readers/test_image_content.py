@@ -1,4 +1,4 @@
-"""What Pillow drops without a word is a conversion, an error, or words for the report."""
+"""What Pillow drops silently is a conversion, an error, or words for the report."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ LIES = {
     "no magic": (lambda data: put(data, 344, "4s", b"xxxx"), "not the NIfTI that its name says"),
     "empty": (lambda data: b"", "the file is empty"),
     "cut in the header": (lambda data: data[:300], "cut off"),
-    "a billion voxels": (lambda data: put(data, 42, "3h", 32767, 32767, 32767), "voxels are declared, the most is"),
+    "a billion voxels": (lambda data: put(data, 42, "3h", 32767, 32767, 32767), "voxels are declared, limit"),
     "more axes than there are": (lambda data: put(data, 40, "h", 9), "dim, the number of axes"),
     "a negative side": (lambda data: put(data, 42, "h", -8), "dim, the number of axes"),
     "values are missing": (lambda data: data[:-100], "bytes of values, its header says"),

@@ -113,7 +113,7 @@ class BatchRunner:
         batch_size: images that go through the network together.
         temporal_sigma: frames over which the probabilities of a cine are averaged (standard deviation); 0 for none.
         overlays: whether to draw contours.
-        whole_overlays: draw on the whole of an ultrasound image, also where a name may be burned in.
+        whole_overlays: draw on the whole of an ultrasound image, including areas that may show burned-in patient names.
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
         any_modality: also take DICOM of modalities that the bundle is not for.

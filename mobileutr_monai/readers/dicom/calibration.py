@@ -122,8 +122,8 @@ def explain_missing_tissue(file: str | Path | DicomHeader) -> str:
             region.get("RegionSpatialFormat") for region in header.dataset.get("SequenceOfUltrasoundRegions") or []
         ]
     if _TISSUE in formats:
-        return "the region of tissue that it states does not lie within the image"
-    return "none of the regions that it states is of tissue" if formats else "it states no regions of tissue"
+        return "the region of tissue that the file defines does not lie within the image"
+    return "none of the regions that the file defines is of tissue" if formats else "the file defines no tissue regions"
 
 
 def mask_outside_tissue(path: str | Path) -> np.ndarray | None:

@@ -268,7 +268,7 @@ def _find_fault(header: DicomHeader) -> tuple[Reason | None, str]:
         return Reason.INCOMPLETE, f"NumberOfFrames is {header.frames}"
     if header.rows * header.columns > MAX_IMAGE_PIXELS:
         declared = f"{header.rows} x {header.columns} pixels a frame"
-        return Reason.TOO_LARGE, f"{declared}, the most is {MAX_IMAGE_PIXELS}"
+        return Reason.TOO_LARGE, f"{declared}, limit {MAX_IMAGE_PIXELS}"
     frame = header.rows * header.columns * header.samples
     return _find_syntax_fault(header, -(-frame * bits * header.frames // 8))
 

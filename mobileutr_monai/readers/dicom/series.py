@@ -333,7 +333,7 @@ def _check_uids(headers: Sequence[DicomHeader]) -> None:
 def _check_volume(header: DicomHeader, slices: int) -> None:
     voxels = header.rows * header.columns * slices
     if voxels > MAX_VOLUME_VOXELS:
-        raise DicomError(header.path, Reason.TOO_LARGE, f"{voxels} voxels, the most is {MAX_VOLUME_VOXELS}")
+        raise DicomError(header.path, Reason.TOO_LARGE, f"{voxels} voxels, limit {MAX_VOLUME_VOXELS}")
 
 
 def _case(

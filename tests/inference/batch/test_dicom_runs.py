@@ -145,8 +145,8 @@ def test_thumbnails_show_nothing_outside_of_the_tissue_of_an_ultrasound(run, tmp
     assert thumbnail["name"] == f"frame {sums.argmax() + 1} of 2{', largest area' if sums.any() else ''}"
     # A still without regions, and a cine whose region lies outside of it.
     stated = {
-        "US1_J2KR": "it states no regions",
-        "examples_ybr_color": "the region of tissue that it states does not lie",
+        "US1_J2KR": "the file defines no tissue regions",
+        "examples_ybr_color": "the region of tissue that the file defines does not lie",
     }
     for name, why in stated.items():
         assert not thumbnail_path(tmp_path / "out", name).exists()

@@ -71,16 +71,16 @@ class TestOfStillsAndCines:
     @pytest.mark.parametrize(
         ("name", "why"),
         [
-            ("beyond", "the region of tissue that it states does not lie within the image"),
-            ("doppler", "none of the regions that it states is of tissue"),
-            ("none", "it states no regions of tissue"),
+            ("beyond", "the region of tissue that the file defines does not lie within the image"),
+            ("doppler", "none of the regions that the file defines is of tissue"),
+            ("none", "the file defines no tissue regions"),
         ],
     )
     def test_without_tissue_nothing_is_outside_and_the_reason_is_true(self, rows, kind, name, why):
         row = rows[f"{kind}_{name}"]
         assert row["outside_percent"] == ""
         assert FLAG not in row["flag"]
-        assert row["detail"].startswith(f"no overlay: {why}, and a name may be burned in")
+        assert row["detail"].startswith(f"no overlay: {why}, so a burned-in name cannot be ruled out")
 
 
 def test_a_picture_states_nothing(rows, tmp_path):

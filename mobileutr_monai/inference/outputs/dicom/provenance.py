@@ -206,7 +206,7 @@ def short_text(text: str) -> str:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Copies what is wrong in a source without a word: pydicom's warnings would quote it.
+    """Copies what is wrong in a source silently: pydicom's warnings would quote it.
 
     One thread at a time: which warnings are shown is a matter of the whole process.
     """
