@@ -34,7 +34,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], str, dict[str, list[str]]]] = {
         "folder",
         {"img_000": ["masks/mask_000.png"]},
     ),
-    "names that differ in front, beside each other": (
+    "names that differ in front, side by side": (
         ("img_000.png", "mask_000.png", "img_001.png", "mask_001.png"),
         "merge",
         {"img_000": ["mask_000.png"], "img_001": ["mask_001.png"]},

@@ -53,7 +53,7 @@ class CaseWriter:
         if self.draws and not self.options.may_show(case):
             what = "overlay" if self.options.overlays else "picture"
             why = explain_missing_tissue(case.paths[0])
-            return f"no {what}: {why}, and a name may be burned in; --whole-overlays draws it"
+            return f"no {what}: {why}, so a burned-in name cannot be ruled out; use --whole-overlays to draw anyway"
         if self.options.overlays and case.kind is CaseKind.CINE and not can_be_referred_to(case):
             return "no overlay: a capture cannot refer to a file without UIDs"
         return ""
