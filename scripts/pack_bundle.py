@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mobileutr_monai"
 DISTRIBUTION = "mobileutr-monai"
 METADATA = "configs/metadata.json"
 # Of a bundle: what describes it, runs it and shows that it runs. Not what training and evaluation have left.
-PARTS = ("LICENSE", "configs", "docs", "models/model.pt", "sample_data")
+PARTS = ("LICENSE", "configs", "docs", "models/model.pt", "models/model.json", "sample_data")
 # MONAI Label has an app of its own for bundles.
 LEFT_OUT = ("monai_label",)
 # The oldest date that a zip can have.
