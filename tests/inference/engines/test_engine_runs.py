@@ -48,18 +48,20 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def test_the_report_says_what_computed(make_runner: Callable[..., BatchRunner], tmp_path: Path) -> None:
     make_runner("torch-bf16", ("torch-bf16",)).main()
-    assert read_json(tmp_path / "out", "run.json")["engine"] == {"name": "torch-bf16"}
+    assert read_json(tmp_path / "out", "run.json")["engine"] == "torch-bf16"
     report = read_json(tmp_path / "out", "report.json")
-    assert (report["precision"], report["engine"]["name"]) == ("bfloat16", "torch-bf16")
+    assert (report["precision"], report["engine"]) == ("bfloat16", "torch-bf16")
 
 
-def test_another_engine_does_not_go_on_from_an_earlier_run(
-    make_runner: Callable[..., BatchRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_another_engine_does_not_resume_an_earlier_run(
+    make_runner: Callable[..., BatchRunner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_runner("torch").main()
     first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*_mask.png")}
-    make_runner("torch-folded", ("torch-folded",)).main()
-    assert "an earlier run here had other engine" in caplog.text
+    with pytest.raises(SystemExit, match="2"):
+        make_runner("torch-folded", ("torch-folded",)).main()
+    assert "engine" in capsys.readouterr().err
+    make_runner("torch-folded", ("torch-folded",), overwrite=True).main()
     assert len(first) == 2
     assert all(path.stat().st_mtime_ns > time for path, time in first.items())
 
@@ -88,6 +90,6 @@ def test_auto_takes_the_fastest_of_those_that_may_be_used(
     make_runner: Callable[..., BatchRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_runner("auto", ("torch-folded",)).main()
-    chosen = read_json(tmp_path / "out", "run.json")["engine"]["name"]
+    chosen = read_json(tmp_path / "out", "run.json")["engine"]
     assert chosen in ("torch", "torch-folded")
     assert f"engine {chosen} is the fastest here" in caplog.text
