@@ -1,6 +1,7 @@
 """Packs the images and masks of datalists, at the networks' size, so that they can travel to another machine.
 
-    python scripts/gpu/pack.py DATA --output PACK      # after scripts/make_datalists.py DATA, which writes the lists that are not kept
+    python scripts/make_datalists.py DATA      # writes the lists that are not kept, too
+    python scripts/gpu/pack.py DATA --output PACK
 
 ``DATA`` holds ``busi/``, ``busbra/`` ...; a pack is one zip per bundle, with what ``scripts/gpu/train.py`` reads:
 ``index.json`` with the names of each section, images as WebP and masks as PNG. Lists that are only reported
