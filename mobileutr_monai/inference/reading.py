@@ -49,13 +49,20 @@ class CaseReader:
         return self._checked(self._after_loading(data))
 
     def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yields what ``read`` returns for each frame of a cine, decoding one at a time."""
+        """Yields what ``read`` returns for each frame of a cine, decoding one at a time.
+
+        A frame in which all values are the same becomes zeros, in which ``Segmenter`` finds nothing: resampling and
+        scaling would make noise of it.
+        """
         if self.frame_reader is None:
             raise ValueError("the bundle has no frame_reader for cines")
         for array, meta in self.frame_reader.iter_data(path):
             meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)  # as LoadImaged does
             image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
-            yield self._checked(self._after_loading({"image": image}))
+            data = self._checked(self._after_loading({"image": image}))
+            if array.min() == array.max():
+                data["image"] *= 0
+            yield data
 
     def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
         check_image(data["image"], self.channels, self.spatial_dims)

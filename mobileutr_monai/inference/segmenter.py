@@ -26,6 +26,9 @@ _STEP = math.log(0.7 / 0.3)
 # Logits of a volume that are made probabilities at a time.
 _VALUES_AT_ONCE = 2**22
 
+_CERTAIN = 20.0
+"""Logit of a probability that is 1 to eight digits."""
+
 
 class Segmenter:
     """Reads an image, runs the network, makes the label map, each by the bundle's own object.
@@ -86,7 +89,7 @@ class Segmenter:
         if self.network.training:
             raise ValueError("the network is in train mode; call segmenter.network.eval() first")
         batch = list_data_collate(data)
-        batch["pred"] = self._compute_logits(batch["image"].to(self.device)).cpu()
+        batch["pred"] = _clear_blank(self._compute_logits(batch["image"].to(self.device)).cpu(), batch["image"])
         results: list[dict[str, Any]] = decollate_batch(batch)
         return results
 
@@ -142,3 +145,17 @@ def _thresholds_around(threshold: float) -> tuple[float, float]:
     middle = math.log(threshold / (1 - threshold))
     low, high = (1 / (1 + math.exp(-middle - step)) for step in (-_STEP, _STEP))
     return low, high
+
+
+def _clear_blank(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Makes background of images in which all values are the same, such as black frames of a cine: a network may find
+    something in them."""
+    planes = convert_to_tensor(image, track_meta=False).flatten(1)
+    blank = planes.amin(1) == planes.amax(1)
+    if not bool(blank.any()):
+        return logits
+    logits = logits.clone()
+    logits[blank.to(logits.device)] = -_CERTAIN
+    if logits.shape[1] > 1:
+        logits[blank.to(logits.device), 0] = _CERTAIN
+    return logits

@@ -27,7 +27,7 @@ def test_network_sees_rows_and_columns_as_people_do(breast, tmp_path):
     pixels = np.zeros((32, 64), np.uint8)
     pixels[4:12, 40:56] = 200  # upper right
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    preprocessing = make_parser(breast, image_size=[32, 64]).get_parsed_content("preprocessing")
+    preprocessing = make_parser(breast, image_size=[32, 64], crop_bars=False).get_parsed_content("preprocessing")
     image = preprocessing({"image": str(tmp_path / "image.png")})["image"]
     assert tuple(image.shape) == (3, 32, 64)
     assert np.array_equal(image[0].numpy() > 0, pixels > 0)
