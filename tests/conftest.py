@@ -76,7 +76,12 @@ def python() -> Command:
 def leave_no_trace(cwd: Path) -> Iterator[None]:
     """Does in ``cwd`` what a process may do to itself, and undoes it: the directory, the path, the logging."""
     before, path, handlers, level = Path.cwd(), list(sys.path), list(logging.root.handlers), logging.root.level
+    hook = sys.excepthook
     os.chdir(cwd)
+    for reference in logging._handlerList:
+        # absl's closes its stream when MONAI configures the logging: pytest's file of what is captured.
+        if isinstance(handler := reference(), logging.StreamHandler) and type(handler).__module__.startswith("absl"):
+            handler.setStream(io.StringIO())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,6 +91,7 @@ def leave_no_trace(cwd: Path) -> Iterator[None]:
         sys.path[:] = path
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+        sys.excepthook = hook
 
 
 def call(function: Callable[[list[str]], object], arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:

@@ -172,6 +172,7 @@ def test_training_starts_from_the_weights_and_leaves_new_ones(source, small, tmp
     content = json.loads(config.read_text())
     # As docs/monai_label.md says for servers that scripts/monai_label.sh does not start.
     content["install"] = "always"
+    content["precision"] = "float32"  # in bfloat16 a 3D step may have no finite gradients, and is left out
     config.write_text(json.dumps({**content, small: [32, 32] if small == "image_size" else [16, 16, 16]}))
     images = sorted((bundle / "sample_data" / "images").iterdir())[:3]
     masks = "labels" if source == HIPPOCAMPUS else "masks/0"
