@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from calibration_statistics import (
     CHOSEN,
     FAILURE,
     Case,
+    describe_domain,
     describe_fit,
     describe_report,
     draw_reliability,
+    fit_domain,
     fit_label,
 )
 from monai.bundle import ConfigParser
@@ -36,10 +39,13 @@ from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file
+from mobileutr_monai.inference.domain import TrainingDomain, describe_image, name_statistics
 from mobileutr_monai.inference.measure import Measurement, measure_labels
 from mobileutr_monai.inference.quality import QualityCheck
 
 Items = list[dict[str, Any]]
+MOST_FOREIGN = 200
+"""Images of a foreign folder that are measured, evenly spread over their names."""
 
 
 class Bundle:
@@ -67,15 +73,22 @@ class Bundle:
         truth = self.scorer.original_label({"label": item["label"]})["label"][0]
         measurements = measure_labels(pred, self.scorer.labels, self._spacing(truth))
         chosen, others = segmenter.measure_confidence(result), self._estimate(result)
+        statistics = describe_image(result["image"])
         return [
             {
                 "label": index,
+                "statistics": statistics,
+                "distance": None,
                 "dice": measure_dice(pred == index, np.asarray(truth) == index),
                 "measurement": measurement,
                 "estimates": {CHOSEN: chosen[index], **others[index]} if index in chosen else {},
             }
             for index, measurement in zip(self.scorer.labels, measurements, strict=True)
         ]
+
+    def describe(self, path: Path) -> np.ndarray:
+        """Returns the statistics of an image as the network sees it."""
+        return describe_image(self.scorer.segmenter.reader.read([path])["image"])
 
     def _spacing(self, truth: torch.Tensor) -> list[float] | None:
         return [float(side) for side in truth.pixdim] if self.size_unit == "ml" else None  # type: ignore[attr-defined]
@@ -119,6 +132,7 @@ def estimate_otherwise(probability: np.ndarray, region: np.ndarray) -> dict[str,
 def write_cases(cases: list[Case], labels: dict[int, str], output: Path) -> None:
     """Writes one row per label per case."""
     columns = ["section", "image", "label", "dice", "raw", "confidence", "flags", "components", "percent", "volume_ml"]
+    columns.append("distance")
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -126,7 +140,7 @@ def write_cases(cases: list[Case], labels: dict[int, str], output: Path) -> None
             found, numbers = case["measurement"], (case["dice"], case["estimates"].get(CHOSEN), case["confidence"])
             rounded = ["" if value is None else round(value, 5) for value in numbers]
             words = "; ".join(case["flags"])
-            sizes = (found.components, found.percent, found.volume_ml)
+            sizes = (found.components, found.percent, found.volume_ml, round(case["distance"], 2))
             writer.writerow([case["section"], case["image"], labels[case["label"]], *rounded, words, *sizes])
 
 
@@ -139,29 +153,50 @@ def main() -> None:
     parser.add_argument("--section", nargs="+", default=["validation"], help="selection list (default: validation)")
     parser.add_argument("--training", nargs="+", default=["training"], help="trained on (default: training)")
     parser.add_argument("--report", nargs="*", default=["testing"], help="measured on (default: testing)")
+    parser.add_argument(
+        "--foreign", nargs="*", default=[], metavar="NAME=DIR", help="images that the bundle is not for; only measured"
+    )
     arguments = parser.parse_args()
+    foreign = dict(parse_foreign(text) for text in arguments.foreign)
 
     bundle = Bundle(arguments.bundle)
     labels = bundle.scorer.labels
     datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
-    sizes = measure_sizes(bundle, select(datalist, arguments.training), arguments.dataset_dir)
+    training = select(datalist, arguments.training)
+    sizes = measure_sizes(bundle, training, arguments.dataset_dir)
     selection = run_all(bundle, datalist, arguments.section, arguments.dataset_dir)
     by_label = {i: [case for case in selection if case["label"] == i] for i in labels}
     for i, name in labels.items():
         if not sizes[i] or not any(case["estimates"] and case["dice"] >= FAILURE for case in by_label[i]):
             raise SystemExit(f"error: no {name} in the training labels, or none found well on the selection list")
     fitted = {i: fit_label(by_label[i], sizes[i], bundle.size_unit) for i in labels}
+    first = next(iter(labels))
+    known = [bundle.describe(arguments.dataset_dir / item["image"]) for item in tqdm(training, unit="image")]
+    domain = fit_domain(
+        np.array(known),
+        np.array([case["statistics"] for case in selection if case["label"] == first]),
+        name_statistics(bundle.scorer.segmenter.network.in_channels, bundle.scorer.segmenter.spatial_dims),
+    )
     calibration = {
         "weights_sha256": bundle.sha256,
         "settings": bundle.settings,
         "labels": {str(i): values for i, values in fitted.items()},
+        "domain": domain,
     }
     quality = QualityCheck(calibration, bundle.settings)
     reported = run_all(bundle, datalist, arguments.report, arguments.dataset_dir)
     cases = [*selection, *reported]
     for case in cases:
         raw = case["estimates"].get(CHOSEN)
-        case["confidence"], case["flags"] = quality.assess(case["label"], raw, case["measurement"])
+        case["distance"] = measure_distance(domain, case["statistics"])
+        case["confidence"], case["flags"] = quality.assess(
+            case["label"], raw, case["measurement"], distance=case["distance"]
+        )
+    images = {
+        name: [c for c in cases if c["section"] == name and c["label"] == first]
+        for name in (*arguments.section, *arguments.report)
+    }
+    limit = domain["max_distance"]
 
     names = {"selection": " + ".join(arguments.section), "report": " + ".join(arguments.report)}
     duplicates = {item["image"] for item in datalist.get("duplicates", [])}
@@ -185,6 +220,14 @@ def main() -> None:
         "fit": {labels[i]: describe_fit(by_label[i]) for i in labels},
         "selection": describe_report(selection),
         "report": {name: describe_report(rows) for name, rows in lists.items() if rows},
+        "sets": {name: count_sets(datalist[name]) for name in (*arguments.section, *arguments.report)},
+        "unlike": {
+            name: describe_domain([case["distance"] for case in rows], limit) for name, rows in images.items() if rows
+        },
+        "foreign": {
+            name: describe_domain([measure_distance(domain, bundle.describe(path)) for path in paths], limit)
+            for name, paths in foreign.items()
+        },
     }
     folder = arguments.bundle / "results"
     folder.mkdir(exist_ok=True)
@@ -198,6 +241,25 @@ def main() -> None:
     config.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     print(json.dumps({name: results[name] for name in ("calibration", "fit", "report")}, indent=1))
     print(f"wrote {folder / 'calibration.json'}, the picture docs/reliability.png, and the id calibration in {config}")
+
+
+def measure_distance(domain: dict[str, Any], statistics: np.ndarray) -> float:
+    """Returns the distance of an image's statistics from those of the training images."""
+    return TrainingDomain(**domain).distance_of(statistics)
+
+
+def parse_foreign(text: str) -> tuple[str, list[Path]]:
+    """Returns the name and the files of a foreign folder."""
+    name, _, folder = text.partition("=")
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file()) if Path(folder).is_dir() else []
+    if not name or not paths:
+        raise SystemExit(f"error: --foreign {text}: give NAME=DIR, a folder of images")
+    return name, paths[:: -(-len(paths) // MOST_FOREIGN)]
+
+
+def count_sets(items: Items) -> dict[str, int]:
+    """Returns how many of the items are of which data set, where they say it."""
+    return dict(Counter(str(item["set"]) for item in items if "set" in item))
 
 
 def select(datalist: dict[str, Items], sections: Sequence[str]) -> Items:

@@ -5,8 +5,13 @@ network's own estimate (``Segmenter.measure_confidence``), made to rise by isoto
 
 - low confidence: under the threshold with the best F1 for "Dice under 0.6" on the selection list, with confidences
   fitted without the case; 0.6 where fewer than 5 results there are that bad;
-- many pieces: more than 95 % of the selection list's results with a Dice of 0.6 or more have;
-- unusual size: outside of the middle 99 % of the training labels.
+- many pieces: more than 95 % of the selection list's results with a Dice of 0.6 or more have. Components under a share
+  of the label are specks and do not count: the largest of the shares in ``SPECKS`` with which the flag still finds
+  every result with a Dice under 0.6 of the selection list that it finds without; 1 % where it finds none;
+- unusual size: outside of the middle 99 % of the training labels;
+- unlike the training images: a Mahalanobis distance, of statistics of the image that the network sees, that 1 % of the
+  selection list's images exceed. Mean and covariance are those of the training images, the covariance shrunk by a tenth
+  towards that of independent statistics.
 """
 
 from __future__ import annotations
@@ -32,6 +37,13 @@ FAILURE = 0.6
 CASES_A_GROUP, MOST_GROUPS = 10, 5
 FEWEST_FAILURES = 5
 PIECES_SHARE = 0.95
+SPECKS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+"""Percent of the label under which a component may be a speck."""
+DEFAULT_SPECK = 1.0
+FALSE_ALARMS = 0.01
+SHRINKAGE = 0.1
+LEAST_SPREAD = 0.1
+"""A statistic is taken to have at least this standard deviation, so that no image is unlike by a trifle."""
 SIZE_QUANTILES = (0.005, 0.995)
 BINS = 5
 """Of the calibration error and the diagram: equal counts, by the confidence."""
@@ -96,14 +108,67 @@ def fit_label(cases: list[Case], sizes: Sequence[float], unit: str) -> dict[str,
     """Returns what ``LabelQuality`` takes, from the selection list's cases and the training labels' sizes."""
     raw, dice = arrays(cases)
     knots_raw, knots_dice = fit_line(raw, dice)
-    pieces = [c["measurement"].components for c in cases if c["measurement"].pixels and c["dice"] >= FAILURE]
     return {
         "raw": knots_raw,
         "dice": knots_dice,
         "min_confidence": choose_threshold(predict_apart(raw, dice), dice),
-        "max_components": int(np.quantile(pieces, PIECES_SHARE, method="higher")),
+        "max_components": limit_components(cases),
         "size_range": [round(float(np.quantile(sizes, q)), 3) for q in SIZE_QUANTILES],
         "size_unit": unit,
+        "min_component_percent": choose_speck(cases),
+    }
+
+
+def choose_speck(cases: list[Case]) -> float:
+    """Returns the percent of the label under which a component is a speck; see the module's text."""
+    most = limit_components(cases)
+    bad = [case for case in cases if case["dice"] < FAILURE and (case["measurement"].components or 0) > most]
+    if not bad:
+        return DEFAULT_SPECK
+    return max(speck for speck in SPECKS if all(count_components(case, speck) > most for case in bad))
+
+
+def limit_components(cases: list[Case]) -> int:
+    """Returns how many components most good results have at most, specks included."""
+    good = [c["measurement"].components for c in cases if c["measurement"].pixels and c["dice"] >= FAILURE]
+    return int(np.quantile(good, PIECES_SHARE, method="higher"))
+
+
+def count_components(case: Case, speck: float) -> int:
+    """Returns how many components a result has that are no specks."""
+    measurement = case["measurement"]
+    return sum(100 * pixels >= speck * measurement.pixels for pixels in measurement.component_pixels)
+
+
+def fit_domain(training: np.ndarray, selection: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Returns what ``TrainingDomain`` takes.
+
+    Shape:
+        - training, selection: (images, statistics).
+    """
+    mean, spread = training.mean(axis=0), np.maximum(training.std(axis=0), LEAST_SPREAD)
+    covariance = np.cov((training - mean) / spread, rowvar=False)
+    precision = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(len(mean))) / np.outer(spread, spread)
+    offsets = selection - mean
+    distances = np.sqrt(np.einsum("ij,jk,ik->i", offsets, precision, offsets))
+    return {
+        "statistics": names,
+        "mean": [round(float(value), DIGITS) for value in mean],
+        "precision": [" ".join(f"{value:.6g}" for value in row) for row in precision],
+        "max_distance": round(float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher")), DIGITS),
+    }
+
+
+def describe_domain(distances: Sequence[float], limit: float) -> dict[str, Any]:
+    """Returns how many images are unlike the training images, with the share's 95 % Wilson interval."""
+    raised = sum(distance > limit for distance in distances)
+    interval = binomtest(raised, len(distances)).proportion_ci(method="wilson")
+    return {
+        "raised": raised,
+        "mean": round(raised / len(distances), DIGITS),
+        "n": len(distances),
+        "interval": [round(interval.low, DIGITS), round(interval.high, DIGITS)],
+        "median_distance": round(float(np.median(distances)), 2),
     }
 
 

@@ -129,17 +129,19 @@ def make_confidence(results: dict[str, Any]) -> str:
         "| list | flag | raised | Dice under 0.6 | precision % | recall % |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    sets = {name: ", ".join(found) for name, found in results.get("sets", {}).items() if found}
     for name, report in results["report"].items():
         keys = ("calibration_error_mean_probability", "calibration_error_before", "calibration_error")
         values = " | ".join(f"{100 * report[key]:.1f}" for key in keys)
         bias = format_value(report["confidence_minus_dice"])
-        errors.append(f"| {name} | {report['with_a_prediction']} | {values} | {bias} |")
+        shown = f"{name} ({sets[name]})" if name in sets else name
+        errors.append(f"| {shown} | {report['with_a_prediction']} | {values} | {bias} |")
         for flag, shares in report["flags"].items():
             if flag != ANY_FLAG and name != results["sections"]["report"]:
                 continue
             precision, recall = (format_value(shares[key]) for key in ("precision", "recall"))
             counts = f"{shares['raised']} of {report['n']} | {report['dice_under_0.6']}"
-            flags.append(f"| {name} | {flag} | {counts} | {precision} | {recall} |")
+            flags.append(f"| {shown} | {flag} | {counts} | {precision} | {recall} |")
     fits, sections, calibration = results["fit"], results["sections"], results["calibration"]
     several = len(fits) > 1
     fitted = [
@@ -150,7 +152,8 @@ def make_confidence(results: dict[str, Any]) -> str:
     ]
     thresholds = [
         f"{label + ', ' if several else ''}low confidence under {values['min_confidence']}, many pieces above "
-        f"{values['max_components']}, unusual size outside of {values['size_range'][0]} to {values['size_range'][1]} "
+        f"{values['max_components']}, not counting specks under {values.get('min_component_percent', 0)} % of the "
+        f"label, unusual size outside of {values['size_range'][0]} to {values['size_range'][1]} "
         f"{'% of the image' if values['size_unit'] == 'percent' else values['size_unit']}"
         for label, values in zip(fits, calibration["labels"].values(), strict=True)
     ]
@@ -167,7 +170,31 @@ def make_confidence(results: dict[str, Any]) -> str:
         f"results. Made on {results['device']}, {results['precision']}, weights {calibration['weights_sha256'][:12]}.",
         "![Mean Dice over confidence, with the number of results and 95 % intervals](reliability.png)",
     ]
+    if "unlike" in results:
+        parts[4:4] = make_domain(results, sets)
     return "\n\n".join(part if part[0] in "|!" else textwrap.fill(part, 120) for part in parts)
+
+
+def make_domain(results: dict[str, Any], sets: dict[str, str]) -> list[str]:
+    """Returns the paragraphs on the flag "unlike the training images"."""
+    lines = ["| images | n | unlike the training images % |", "| --- | --- | --- |"]
+    selection = results["sections"]["selection"].split(" + ")
+    for name, shares in results["unlike"].items():
+        shown = f"{name} ({sets[name]})" if name in sets else name
+        lines.append(
+            f"| {shown}{', chosen on' if name in selection else ''} | {shares['n']} | {format_value(shares)} |"
+        )
+    lines += [
+        f"| foreign: {name} | {shares['n']} | {format_value(shares)} |" for name, shares in results["foreign"].items()
+    ]
+    domain = results["calibration"]["domain"]
+    text = (
+        f'"Unlike the training images" compares {len(domain["statistics"])} statistics of the image that the network '
+        f"sees with those of the training images: a Mahalanobis distance above {domain['max_distance']:.1f}, which 1 % "
+        "of the selection list has. It is a check of the kind of image, not of the result. The statistics were chosen "
+        "with the foreign images at hand, so the shares of those are optimistic:"
+    )
+    return [text, "\n".join(lines)]
 
 
 def make_ablation(results: dict[str, Any]) -> str:

@@ -35,6 +35,7 @@ class Measurement:
         frames: of a cine, those in which the label is.
         outside_percent: of the label, how much lies outside of the regions of tissue that an ultrasound file states;
             None where it states none.
+        component_pixels: pixels of each component, the largest first; not in the report.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Measurement:
     components: int | None = None
     frames: int | None = None
     outside_percent: float | None = None
+    component_pixels: tuple[int, ...] = ()
 
 
 def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:
@@ -123,6 +125,8 @@ def _measure(region: np.ndarray, name: str, to_mm: np.ndarray | None, outside: n
         inside = region & ~outside
         scaled, scaled_box = int(inside.sum()), _crop_to_box(inside)
     size = None if to_mm is None else scaled * abs(float(np.linalg.det(to_mm)))
+    pieces, _ = ndimage.label(box)
+    component_pixels = sorted(np.bincount(pieces.ravel())[1:].tolist(), reverse=True)
     return Measurement(
         label=name,
         pixels=pixels,
@@ -131,8 +135,9 @@ def _measure(region: np.ndarray, name: str, to_mm: np.ndarray | None, outside: n
         volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
         diameter_px=_diameter(box, corner, np.eye(2)) if plane else None,
         diameter_mm=None if to_mm is None else _diameter(*scaled_box, to_mm),
-        components=int(ndimage.label(box)[1]),
+        components=len(component_pixels),
         outside_percent=None if outside is None else _to_percent(pixels - scaled, pixels),
+        component_pixels=tuple(component_pixels),
     )
 
 

@@ -10,7 +10,9 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+import torch
 
+from mobileutr_monai.inference.domain import TrainingDomain
 from mobileutr_monai.inference.measure import Measurement
 
 __all__ = ["Flag", "LabelQuality", "QualityCheck"]
@@ -29,6 +31,7 @@ class Flag(str, Enum):
     SIZE = "unusual size"
     OUTSIDE = "outside of the stated regions"
     JUMPS = "jumps between frames"
+    UNLIKE = "unlike the training images"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class LabelQuality:
         max_components: more components are flagged.
         size_range: smallest and largest size that is not flagged.
         size_unit: ``percent`` of the image, or ``ml``, which is checked only where the file says how large a voxel is.
+        min_component_percent: a smaller component, in percent of the label, is a speck that the flag does not count.
     """
 
     raw: Sequence[float]
@@ -49,6 +53,7 @@ class LabelQuality:
     max_components: int
     size_range: Sequence[float]
     size_unit: str
+    min_component_percent: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.raw) != len(self.dice) or not self.raw:
@@ -59,10 +64,19 @@ class LabelQuality:
             raise ValueError(f"dice must be from 0 to 1, got {list(self.dice)}")
         if self.size_unit not in SIZE_UNITS:
             raise ValueError(f"size_unit must be one of {', '.join(SIZE_UNITS)}, got {self.size_unit!r}")
+        if not 0 <= self.min_component_percent <= 100:
+            raise ValueError(f"min_component_percent must be from 0 to 100, got {self.min_component_percent}")
 
     def calibrate(self, raw: float) -> float:
         """Returns the Dice to expect."""
         return float(np.interp(raw, self.raw, self.dice))
+
+    def count_components(self, measurement: Measurement) -> int:
+        """Returns how many components the label has, without specks."""
+        if not measurement.component_pixels:
+            return measurement.components or 0
+        least = self.min_component_percent / 100 * measurement.pixels
+        return sum(pixels >= least for pixels in measurement.component_pixels)
 
 
 class QualityCheck:
@@ -72,8 +86,8 @@ class QualityCheck:
     ``for_weights`` first. Without a calibration the confidence is None, and flags are those that need none.
 
     Args:
-        calibration: ``weights_sha256`` and ``settings`` that it was fitted with and ``labels``, index -> what
-            ``LabelQuality`` takes; empty for a bundle without one.
+        calibration: ``weights_sha256`` and ``settings`` that it was fitted with; ``labels``, index -> what
+            ``LabelQuality`` takes; ``domain``, what ``TrainingDomain`` takes, or none. Empty for a bundle without one.
         settings: that the results are made with.
         max_area_change: change of the area from one frame of a cine to the next that is not flagged, as a share of the
             median area over the frames that have the label.
@@ -100,6 +114,8 @@ class QualityCheck:
         self.calibration, self.settings = dict(calibration or {}), dict(settings or {})
         self.max_area_change, self.max_outside_percent = max_area_change, max_outside_percent
         self.labels = {int(i): LabelQuality(**values) for i, values in self.calibration.get("labels", {}).items()}
+        domain = self.calibration.get("domain")
+        self.domain = TrainingDomain(**domain) if domain else None
 
     def for_weights(self, sha256: str) -> QualityCheck:
         """Returns what may be used with these weights: this, or one without calibration, which is said in the log."""
@@ -109,8 +125,21 @@ class QualityCheck:
         logger.warning("confidence stays empty: %s; fit it with scripts/calibrate_bundle.py", problem)
         return QualityCheck({}, self.settings, self.max_area_change, self.max_outside_percent)
 
+    def measure_distance(self, image: torch.Tensor) -> float | None:
+        """Returns how far an image, as the network sees it, is from the training images; None if that was not fitted.
+
+        Shape:
+            - image: (channels, rows, columns) or (channels, x, y, z).
+        """
+        return None if self.domain is None else self.domain.measure_distance(image)
+
     def assess(
-        self, index: int, raw: float | None, measurement: Measurement, frame_pixels: Sequence[int] | None = None
+        self,
+        index: int,
+        raw: float | None,
+        measurement: Measurement,
+        frame_pixels: Sequence[int] | None = None,
+        distance: float | None = None,
     ) -> tuple[float | None, list[str]]:
         """Returns the Dice to expect of one label, None if it is not known, and the values of its flags.
 
@@ -119,20 +148,23 @@ class QualityCheck:
             raw: what ``Segmenter.measure_confidence`` says of it, over a cine its mean; None if the label is nowhere on
                 the grid of the network.
             frame_pixels: of a cine, the label's pixels in each frame.
+            distance: what ``measure_distance`` says of the image, over a cine its median.
         """
+        unlike = self.domain is not None and distance is not None and distance > self.domain.max_distance
         if not measurement.pixels:
-            return None, [Flag.NOTHING.value]
+            return None, [Flag.NOTHING.value, *([Flag.UNLIKE.value] if unlike else [])]
         fitted = self.labels.get(index)
         confidence = None if fitted is None else fitted.calibrate(0.0 if raw is None else raw)
         raised = {
             Flag.OUTSIDE: (measurement.outside_percent or 0.0) > self.max_outside_percent,
             Flag.JUMPS: frame_pixels is not None and self._jumps(frame_pixels),
+            Flag.UNLIKE: unlike,
         }
         if fitted is not None and confidence is not None:
             size = _measure_size(measurement, fitted.size_unit, frame_pixels)
             raised |= {
                 Flag.LOW_CONFIDENCE: confidence < fitted.min_confidence,
-                Flag.PIECES: (measurement.components or 0) > fitted.max_components,
+                Flag.PIECES: fitted.count_components(measurement) > fitted.max_components,
                 Flag.SIZE: size is not None and not fitted.size_range[0] <= size <= fitted.size_range[1],
             }
         return confidence, [flag.value for flag in Flag if raised.get(flag)]

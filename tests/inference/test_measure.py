@@ -22,7 +22,9 @@ def test_a_label_is_measured_as_all_its_pixels_say(shape, seed):
     points = np.argwhere(label) * np.asarray(spacing)
     assert found.pixels == len(points)
     assert found.diameter_mm == pytest.approx(pdist(points).max(), abs=0.0051)
-    assert found.components == ndimage.label(label)[1]
+    pieces, count = ndimage.label(label)
+    assert found.components == count
+    assert list(found.component_pixels) == sorted(np.bincount(pieces.ravel())[1:], reverse=True)
     assert (found.diameter_px is None) == (len(shape) == 3)
 
 

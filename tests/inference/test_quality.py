@@ -163,11 +163,31 @@ def test_can_be_sent_to_another_process():
         ({"dice": [0.0, 0.6, 1.2]}, "from 0 to 1"),
         ({"raw": [0.0, 0.5]}, "as many knots"),
         ({"size_unit": "mm2"}, "size_unit"),
+        ({"min_component_percent": 101}, "min_component_percent"),
     ],
 )
 def test_rejects_what_is_no_calibration(values, message):
     with pytest.raises(ValueError, match=message):
         QualityCheck(CALIBRATION | {"labels": {"1": LABEL | values}})
+
+
+@pytest.mark.parametrize("least, flagged", [(0.0, True), (0.9, True), (1.1, False)])
+def test_specks_are_no_pieces(least, flagged):
+    quality = QualityCheck(CALIBRATION | {"labels": {"1": LABEL | {"min_component_percent": least}}})
+    measurement = found(pixels=500, components=4, component_pixels=(485, 5, 5, 5))
+    assert ("many pieces" in quality.assess(1, 0.9, measurement)[1]) is flagged
+    large = found(pixels=500, components=3, component_pixels=(400, 50, 50))
+    assert "many pieces" in quality.assess(1, 0.9, large)[1]
+
+
+@pytest.mark.parametrize("distance, unlike", [(None, False), (3.0, False), (3.1, True)])
+def test_an_image_that_is_far_from_the_training_images_is_flagged_whatever_was_found(distance, unlike):
+    domain = {"statistics": ["a"], "mean": [0.0], "precision": ["1"], "max_distance": 3.0}
+    quality = QualityCheck(CALIBRATION | {"domain": domain})
+    flags = ["unlike the training images"] if unlike else []
+    assert quality.assess(1, 0.9, found(), distance=distance) == (0.9, flags)
+    assert quality.assess(1, None, found(pixels=0), distance=distance)[1] == ["nothing found", *flags]
+    assert QualityCheck(CALIBRATION).assess(1, 0.9, found(), distance=distance) == (0.9, [])
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
@@ -255,6 +275,7 @@ def test_one_command_calibrates_a_bundle(breast, python, tmp_path):
     assert (bundle / "docs" / "reliability.png").stat().st_size > 1000
     results = json.loads((bundle / "results" / "calibration.json").read_text())
     report = results["report"]["testing"]
+    assert (results["unlike"]["testing"]["n"], len(quality.domain.mean)) == (3, len(quality.domain.statistics))
     assert (report["n"], report["with_a_prediction"], results["training_labels"]) == (3, 3, {"lesion": 7})
     with (bundle / "results" / "calibration_cases.csv").open(newline="") as file:
         assert [row["section"] for row in csv.DictReader(file)] == ["validation"] * 8 + ["testing"] * 3

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ PICTURE_FAULTS = (Reason.CRASH, Reason.TIME, Reason.MEMORY)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+_COLUMNS = {field.name for field in fields(Row)}
 ReadCase = tuple[InputCase, dict[str, Any] | CaseError, float]
 
 
@@ -147,6 +148,7 @@ class Pipeline:
         started = time.perf_counter()
         try:
             confidence = self.segmenter.measure_confidence(result)
+            distance = self.quality.measure_distance(result["image"])
             label = self.segmenter.make_label_map(result)
         except Exception as error:  # noqa: BLE001 - as for the network
             return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
@@ -160,13 +162,14 @@ class Pipeline:
         seconds += time.perf_counter() - started
         if isinstance(written, CaseError):
             return case, [failed_row(case, written, seconds)]
-        return case, self._rows(case, written, confidence, seconds)
+        return case, self._rows(case, written, confidence, distance, seconds)
 
     def _segment_cine(self, case: InputCase) -> tuple[InputCase, list[Row]]:
         started = time.perf_counter()
         pixels: dict[int, list[int]] = {index: [] for index in self.labels}
         beyond: dict[int, int] | None = None
         confidence: dict[int, list[float]] = {}
+        distances: list[float] = []
         shape: tuple[int, ...] = ()
 
         def labels() -> Iterator[np.ndarray]:
@@ -184,6 +187,8 @@ class Pipeline:
                             beyond[index] += int((region & outside).sum())
                     for index, value in self.segmenter.measure_confidence(result).items():
                         confidence.setdefault(index, []).append(value)
+                    if (distance := self.quality.measure_distance(result["image"])) is not None:
+                        distances.append(distance)
                     yield label
             except (CaseError, WorkerError):
                 raise
@@ -208,7 +213,8 @@ class Pipeline:
         name = masks.path.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
         files = self.worker.folder.list_staged(case.output)
         written = Written(name, files, shape, measurements, self.worker.describe(case, detail))
-        return case, self._rows(case, written, means, time.perf_counter() - started, pixels)
+        median = float(np.median(distances)) if distances else None
+        return case, self._rows(case, written, means, median, time.perf_counter() - started, pixels)
 
     def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:
         with closing(self.pool.stream("read_frames", case)) as frames:
@@ -220,6 +226,7 @@ class Pipeline:
         case: InputCase,
         written: Written,
         raw_confidence: Mapping[int, float],
+        distance: float | None,
         seconds: float,
         frame_pixels: Mapping[int, Sequence[int]] | None = None,
     ) -> list[Row]:
@@ -231,9 +238,10 @@ class Pipeline:
             row.input_id = input_id
             row.shape = " x ".join(map(str, written.shape))
             for name, value in asdict(measurement).items():
-                setattr(row, name, value)
+                if name in _COLUMNS:
+                    setattr(row, name, value)
             counts = None if frame_pixels is None else frame_pixels[index]
-            confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts)
+            confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts, distance)
             row.confidence = None if confidence is None else round(confidence, 4)
             row.flag = FLAG_SEPARATOR.join(flags)
             row.detail = written.detail
