@@ -6,8 +6,8 @@ network's own estimate (``Segmenter.measure_confidence``), made to rise by isoto
 - low confidence: under the threshold with the best F1 for "Dice under 0.6" on the selection list, with confidences
   fitted without the case; 0.6 where fewer than 5 results there are that bad;
 - many pieces: more than 95 % of the selection list's results with a Dice of 0.6 or more have. Components under a share
-  of the label are specks and do not count: the largest of the shares in ``SPECKS`` with which the flag still finds
-  every result with a Dice under 0.6 of the selection list that it finds without; 1 % where it finds none;
+  of the label are specks and do not count: of the shares in ``SPECKS`` the one with the best F1 for "Dice under 0.6" on
+  the selection list, of equal ones the largest; 1 % where the flag finds none;
 - unusual size: outside of the middle 99 % of the training labels;
 - unlike the training images: a Mahalanobis distance, of statistics of the image that the network sees, that 1 % of the
   selection list's images exceed. Mean and covariance are those of the training images, the covariance shrunk by a tenth
@@ -16,6 +16,7 @@ network's own estimate (``Segmenter.measure_confidence``), made to rise by isoto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import binomtest, spearmanr
 from score_bundle import summarise
 
+from mobileutr_monai.inference.domain import TrainingDomain
 from mobileutr_monai.inference.quality import Flag
 
 FAILURE = 0.6
@@ -122,10 +124,13 @@ def fit_label(cases: list[Case], sizes: Sequence[float], unit: str) -> dict[str,
 def choose_speck(cases: list[Case]) -> float:
     """Returns the percent of the label under which a component is a speck; see the module's text."""
     most = limit_components(cases)
-    bad = [case for case in cases if case["dice"] < FAILURE and (case["measurement"].components or 0) > most]
-    if not bad:
-        return DEFAULT_SPECK
-    return max(speck for speck in SPECKS if all(count_components(case, speck) > most for case in bad))
+    failed = np.array([case["dice"] < FAILURE for case in cases])
+    scores = []
+    for speck in SPECKS:
+        raised = np.array([count_components(case, speck) > most for case in cases])
+        scores.append(2 * (failed & raised).sum() / max(1, failed.sum() + raised.sum()))
+    best, speck = max(zip(scores, SPECKS, strict=True))
+    return speck if best else DEFAULT_SPECK
 
 
 def limit_components(cases: list[Case]) -> int:
@@ -149,14 +154,15 @@ def fit_domain(training: np.ndarray, selection: np.ndarray, names: list[str]) ->
     mean, spread = training.mean(axis=0), np.maximum(training.std(axis=0), LEAST_SPREAD)
     covariance = np.cov((training - mean) / spread, rowvar=False)
     precision = np.linalg.inv((1 - SHRINKAGE) * covariance + SHRINKAGE * np.eye(len(mean))) / np.outer(spread, spread)
-    offsets = selection - mean
-    distances = np.sqrt(np.einsum("ij,jk,ik->i", offsets, precision, offsets))
-    return {
+    domain: dict[str, Any] = {
         "statistics": names,
         "mean": [round(float(value), DIGITS) for value in mean],
         "precision": [" ".join(f"{value:.6g}" for value in row) for row in precision],
-        "max_distance": round(float(np.quantile(distances, 1 - FALSE_ALARMS, method="higher")), DIGITS),
     }
+    measure = TrainingDomain(**domain, max_distance=1.0).distance_of
+    limit = np.quantile([measure(statistics) for statistics in selection], 1 - FALSE_ALARMS, method="higher")
+    # Rounded up, so that the image with this distance is not beyond it.
+    return domain | {"max_distance": math.ceil(float(limit) * 1000) / 1000}
 
 
 def describe_domain(distances: Sequence[float], limit: float) -> dict[str, Any]:

@@ -64,11 +64,12 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("dataset_dir", type=Path, help="folder that the datalist's paths are relative to")
     parser.add_argument("--datalist", type=Path, required=True)
-    parser.add_argument("--section", default="validation", help="the selection list (default validation)")
+    parser.add_argument("--section", nargs="+", default=["validation"], help="selection lists (default: validation)")
     arguments = parser.parse_args()
 
     scorer = Scorer(arguments.bundle, {})
-    items = json.loads(arguments.datalist.read_text(encoding="utf-8"))[arguments.section]
+    datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
+    items = [item for section in arguments.section for item in datalist[section]]
     dice: dict[str, list[float]] = {"none": [], **{step: [] for step in STEPS}}
     for item in tqdm(items, unit="case"):
         pred, label = scorer.compare(resolve(item, arguments.dataset_dir))["original"]
@@ -85,7 +86,7 @@ def main() -> None:
     results = {
         "weights_sha256": hash_file(scorer.weights),
         "datalist": arguments.datalist.name,
-        "section": arguments.section,
+        "section": " + ".join(arguments.section),
         "dice": {step: summarise(values) for step, values in dice.items()},
         "gain": {
             step: summarise([with_it - without for with_it, without in zip(dice[step], dice["none"], strict=True)])

@@ -152,9 +152,8 @@ def make_confidence(results: dict[str, Any]) -> str:
     ]
     thresholds = [
         f"{label + ', ' if several else ''}low confidence under {values['min_confidence']}, many pieces above "
-        f"{values['max_components']}, not counting specks under {values.get('min_component_percent', 0)} % of the "
-        f"label, unusual size outside of {values['size_range'][0]} to {values['size_range'][1]} "
-        f"{'% of the image' if values['size_unit'] == 'percent' else values['size_unit']}"
+        f"{values['max_components']}{_say_specks(values)}, unusual size outside of {values['size_range'][0]} to "
+        f"{values['size_range'][1]} {'% of the image' if values['size_unit'] == 'percent' else values['size_unit']}"
         for label, values in zip(fits, calibration["labels"].values(), strict=True)
     ]
     parts = [
@@ -175,6 +174,11 @@ def make_confidence(results: dict[str, Any]) -> str:
     return "\n\n".join(part if part[0] in "|!" else textwrap.fill(part, 120) for part in parts)
 
 
+def _say_specks(values: dict[str, Any]) -> str:
+    least = values.get("min_component_percent", 0)
+    return f" of {least} % of the label or more" if least else ""
+
+
 def make_domain(results: dict[str, Any], sets: dict[str, str]) -> list[str]:
     """Returns the paragraphs on the flag "unlike the training images"."""
     lines = ["| images | n | unlike the training images % |", "| --- | --- | --- |"]
@@ -190,9 +194,9 @@ def make_domain(results: dict[str, Any], sets: dict[str, str]) -> list[str]:
     domain = results["calibration"]["domain"]
     text = (
         f'"Unlike the training images" compares {len(domain["statistics"])} statistics of the image that the network '
-        f"sees with those of the training images: a Mahalanobis distance above {domain['max_distance']:.1f}, which 1 % "
-        "of the selection list has. It is a check of the kind of image, not of the result. The statistics were chosen "
-        "with the foreign images at hand, so the shares of those are optimistic:"
+        f"sees with those of the training images: a Mahalanobis distance above {domain['max_distance']:.1f}, which at "
+        "most 1 % of the selection list has. It is a check of the kind of image, not of the result. The statistics were chosen "
+        "with the foreign images and the reported lists in view, so these shares are optimistic:"
     )
     return [text, "\n".join(lines)]
 
