@@ -195,8 +195,8 @@ def make_domain(results: dict[str, Any], sets: dict[str, str]) -> list[str]:
     text = (
         f'"Unlike the training images" compares {len(domain["statistics"])} statistics of the image that the network '
         f"sees with those of the training images: a Mahalanobis distance above {domain['max_distance']:.1f}, which at "
-        "most 1 % of the selection list has. It is a check of the kind of image, not of the result. The statistics were chosen "
-        "with the foreign images and the reported lists in view, so these shares are optimistic:"
+        "most 1 % of the selection list has. It is a check of the kind of image, not of the result. The statistics "
+        "were chosen with the foreign images and the reported lists in view, so these shares are optimistic:"
     )
     return [text, "\n".join(lines)]
 
