@@ -4,6 +4,8 @@
 the network folded for inference (``fold_network``). On a CPU they take the images of a batch one by one, so that
 results do not depend on the batch, bfloat16 ones neither; onnxruntime and openvino run several at once, a thread each,
 which is faster than all threads on one image. On a GPU the folded network is a CUDA graph.
+
+An engine is a row of ``ENGINES`` and a function that builds its predictor; ``scripts/compare_engines.py`` compares it.
 """
 
 from __future__ import annotations
