@@ -31,6 +31,7 @@ import nibabel as nib
 from PIL import Image
 from pydicom import dcmread
 
+from mobileutr_monai.readers.nifti_file import read_nifti_header
 from tests.soak.cases_by_hand import make_traps
 from tests.soak.corpus import make_corpus
 from tests.soak.seeds import SHARED_DICOM, Seed, find_seeds
@@ -283,7 +284,7 @@ def read_input_size(path: Path, kind: str) -> tuple[int, ...] | None:
         with Image.open(path) as image:
             return image.height, image.width
     if kind == "NIfTI":
-        return nib.load(path).shape
+        return read_nifti_header(path).get_data_shape()  # nibabel goes by the name, and a .nii may be compressed
     dataset = dcmread(path, stop_before_pixels=True, force=True)
     if kind == "DICOM cine":
         return int(dataset.Columns), int(dataset.Rows), int(dataset.NumberOfFrames)
