@@ -1,7 +1,8 @@
 """Fits a bundle's confidence and the thresholds of its flags, and reports what they are worth on another list.
 
-Everything is chosen on ``--section`` (the selection list) and ``--training`` (labels only); ``--report`` is measured,
-no more. The unit is a label of a case, at its own size. An empty label has Dice 1 if nothing was predicted and 0
+Every number is chosen on ``--section`` (the selection list) and ``--training`` (labels only); ``--report`` is only
+measured. Two rules were settled with reported numbers in view: which pieces are specks, and which statistics tell
+foreign images. The unit is a label of a case, at its own size. An empty label has Dice 1 if nothing was predicted and 0
 otherwise. A label of which nothing was predicted has the flag "nothing found" and no confidence: the calibration is
 over the others, the flags are over all. ``calibration_statistics.py`` says how both are chosen.
 

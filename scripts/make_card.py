@@ -161,7 +161,8 @@ def make_confidence(results: dict[str, Any]) -> str:
         f"({sections['selection']}: {'; '.join(fitted)}), the sizes on the training labels. Calibration error in % "
         f"over bins, {results['bins']}, of three estimates:",
         "\n".join(errors),
-        f'Flags as a sign of "Dice under 0.6": {"; ".join(thresholds)}.',
+        f'Flags as a sign of "Dice under 0.6": {"; ".join(thresholds)}. '
+        "Which pieces count was settled with the reported lists in view, so the row of pieces is optimistic.",
         "\n".join(flags),
         "A result is a label of a case. An empty label counts with Dice 1 if nothing was predicted and 0 otherwise; "
         "where nothing was predicted there is no confidence. With other weights or settings it stays empty. "
