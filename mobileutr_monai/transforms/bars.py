@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Crop, InvertibleTransform, MapTransform
+from monai.transforms import Crop, MapTransform
 from monai.utils import convert_to_tensor
+
+from mobileutr_monai.transforms.region import CropEachd, Region
 
 __all__ = ["CropAliked", "CropBarsd"]
 
-FindContent = Callable[[np.ndarray], tuple[int, int, int, int]]
+FindContent = Callable[[np.ndarray], Region]
 
 
-class CropBarsd(MapTransform, InvertibleTransform):
+class CropBarsd(CropEachd):
     """Crops each image to what a function finds between bars; inverted, the bars are 0.
 
     A network takes bars beside an image for lesions, or the image for smaller than it is. MONAI's ``CropForeground``
@@ -32,22 +34,9 @@ class CropBarsd(MapTransform, InvertibleTransform):
     def __init__(self, keys: KeysCollection, find_content: FindContent, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.find_content = find_content
-        self.crop = Crop()
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
-        d: dict[Hashable, torch.Tensor] = dict(data)
-        for key in self.key_iterator(d):
-            pixels = convert_to_tensor(data[key], track_meta=False).cpu().numpy().transpose(1, 2, 0)
-            top, left, bottom, right = self.find_content(pixels)
-            d[key] = self.crop(data[key], slices=Crop.compute_slices(roi_start=(top, left), roi_end=(bottom, right)))
-        return d
-
-    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
-        """Puts the cropped images back into their places."""
-        d: dict[Hashable, torch.Tensor] = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.crop.inverse(data[key])
-        return d
+    def find(self, image: MetaTensor) -> Region:
+        return self.find_content(convert_to_tensor(image, track_meta=False).cpu().numpy().transpose(1, 2, 0))
 
 
 class CropAliked(MapTransform):
