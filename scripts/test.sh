@@ -13,8 +13,9 @@ run_checks() {
     .venv/bin/python scripts/render_bundles.py --check
 }
 
-# tests/conftest.py shares the tests out: a file's run in one process.
-parallel=(--numprocesses 2 --dist loadscope --durations 15)
+# tests/conftest.py shares the tests out: a file's run in one process. A process that crashes ends the run, which would
+# wait for ever otherwise (pytest-xdist 3.8), and so does a test that hangs.
+parallel=(--numprocesses 2 --dist loadscope --max-worker-restart 0 --timeout 900 --durations 15)
 rest="slow or soak or label"
 case "${1:-}" in
 "")

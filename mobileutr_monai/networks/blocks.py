@@ -25,10 +25,24 @@ MLP_RATIO = 4
 
 
 def _conv(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, groups: int = 1) -> nn.Module:
-    conv: nn.Module = Conv[Conv.CONV, spatial_dims](
-        in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups
-    )
+    kind = DepthwiseConv3d if spatial_dims == 3 and groups > 1 else Conv[Conv.CONV, spatial_dims]
+    conv: nn.Module = kind(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
     return conv
+
+
+class DepthwiseConv3d(nn.Conv3d):
+    """A 3D convolution of each channel by itself, trained in float32 on a CPU even under autocast.
+
+    The bfloat16 kernel of torch 2.13's oneDNN (CPUs with avx512_bf16) returns wrong gradients of the weight where the
+    kernel is about as large as its input, with errors above 100 % or values near 1e18, and writes beyond its memory:
+    trainings ended in NaN or in a segmentation fault. Its forward pass is right.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and not torch.jit.is_scripting() and x.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                return self._conv_forward(x.to(self.weight.dtype), self.weight, self.bias)
+        return self._conv_forward(x, self.weight, self.bias)
 
 
 def conv_norm_relu(spatial_dims: int, in_channels: int, out_channels: int, norm: NormSpec) -> nn.Sequential:

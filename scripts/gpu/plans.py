@@ -113,7 +113,8 @@ PLANS: dict[str, list[Stage]] = {
     "one": [Stage([_breast(1, keep=False)])],
     # On two CPU cores, from the weights of "window".
     "polish_breast": [Stage([_breast(1, name="breast1_polished", augmentation="breast_mild", rate=4e-4, batch_size=8,
-                                     start="weights/breast1.pt", seed=11)])],
+                                     start="weights/breast1.pt", seed=11,
+                                     sampling={"busi": 0.42, "busbra": 0.4, "busi_normal": 0.18})])],
     "polish_colon": [Stage([replace(_COLON, name="colon_polished", augmentation="colon_mild", rate=4e-4, batch_size=8,
                                     start="weights/colon.pt", seed=11)])],
     "peers": [Stage(_peers(128))],
