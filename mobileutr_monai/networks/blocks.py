@@ -41,8 +41,10 @@ class DepthwiseConv3d(nn.Conv3d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and not torch.jit.is_scripting() and x.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):
-                return self._conv_forward(x.to(self.weight.dtype), self.weight, self.bias)
-        return self._conv_forward(x, self.weight, self.bias)
+                trained: torch.Tensor = self._conv_forward(x.to(self.weight.dtype), self.weight, self.bias)
+            return trained
+        out: torch.Tensor = self._conv_forward(x, self.weight, self.bias)
+        return out
 
 
 def conv_norm_relu(spatial_dims: int, in_channels: int, out_channels: int, norm: NormSpec) -> nn.Sequential:
