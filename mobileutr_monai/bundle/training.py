@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from mobileutr_monai.core.atomic import write_text
 from mobileutr_monai.core.model_settings import settings_path
 from mobileutr_monai.core.text import pluralize
 
-__all__ = ["evaluate_bundle", "read_case_scores", "summarise", "train_bundle"]
+__all__ = ["evaluate_bundle", "format_scores", "read_case_scores", "summarise", "train_bundle"]
 
 RESAMPLES = 2000
+FALSE_POSITIVE = "val_false_positive"
 _ERROR_FILE = "error.txt"
 
 
@@ -81,6 +83,46 @@ def read_case_scores(path: Path) -> list[float]:
     """Returns the scores of cases, the last column of a table; cases without one are left out."""
     rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     return [float(row[-1]) for row in rows if row[-1] and not np.isnan(float(row[-1]))]
+
+
+def format_scores(output: Path, metrics: Iterable[str], labels: Sequence[str]) -> str:
+    """Returns a table of an evaluation, one row per metric and label, and a line per label on images that lack it.
+
+    Args:
+        output: folder of the evaluation, with ``NAME_raw.csv`` of each metric: one row per image, one column per label.
+        labels: names of the labels 1, 2 ...
+    """
+    tables = {name: _read_scores(output / f"{name}_raw.csv") for name in metrics}
+    width = max(map(len, ("metric", *tables))) + 2
+    wide = max(map(len, ("label", *labels))) + 2
+    lines = [f"{'metric':<{width}}{'label':<{wide}}{'mean':>8}  {'95 % interval':<19}{'images':>6}"]
+    for name, table in tables.items():
+        for label, scores in zip(labels, table.T, strict=False):
+            known = scores[~np.isnan(scores)]
+            if len(known):
+                mean, low, high = summarise(known.tolist())
+                lines.append(
+                    f"{name:<{width}}{label:<{wide}}{mean:>8.4f}  {f'{low:.4f} - {high:.4f}':<19}{len(known):>6}"
+                )
+    predicted = tables.get(FALSE_POSITIVE)
+    if predicted is not None:
+        for label, found in zip(labels, predicted.T, strict=False):
+            lacking = found[~np.isnan(found)]
+            if len(lacking):
+                lines.append(
+                    f"{label}: {len(lacking)} of {pluralize(len(found), 'image')} lack it and count only in "
+                    f"{FALSE_POSITIVE} and val_precision; it is predicted in {int(lacking.sum())} of them"
+                )
+    return "\n".join(lines)
+
+
+def _read_scores(path: Path) -> np.ndarray:
+    """Returns the scores of a metric, one row per image and one column per label; NaN where there is none."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    columns = [index for index, name in enumerate(header) if name.startswith("class")]
+    values = [[float(row[index] or "nan") for index in columns] for row in rows]
+    return np.asarray(values, float).reshape(len(rows), len(columns))
 
 
 def summarise(scores: Sequence[float]) -> tuple[float, float, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["check_folders", "has_other_report", "overlay_path", "refuse_mangled", "require_configs"]
+__all__ = ["check_folders", "has_other_report", "overlay_path", "read_labels", "refuse_mangled", "require_configs"]
 
 
 def check_folders(source: Path, target: Path) -> None:
@@ -38,6 +39,25 @@ def has_other_report(report: Path, columns: Sequence[str]) -> bool:
 def overlay_path(weights: Path) -> Path:
     """Returns where ``mobileutr convert`` writes the config overlay of a file of weights."""
     return weights.with_name(f"{weights.stem}.overlay.json")
+
+
+def read_labels(bundle: Path) -> list[str]:
+    """Returns the names of a bundle's labels 1, 2 ... from its metadata.
+
+    Raises:
+        ValueError: the metadata lack them.
+    """
+    path = bundle / "configs" / "metadata.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {
+            int(i): str(name) for i, name in content["network_data_format"]["outputs"]["pred"]["channel_def"].items()
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(
+            f"{path} has no names of labels; add channel_def to network_data_format, outputs, pred"
+        ) from None
+    return [names[index] for index in sorted(names) if index > 0]
 
 
 def refuse_mangled(**paths: object) -> None:

@@ -4,7 +4,7 @@ from mobileutr_monai.handlers.checkpoint import TrainingCheckpoint
 from mobileutr_monai.handlers.early_stop import EarlyStop
 from mobileutr_monai.handlers.finite_gradients import FiniteGradients
 from mobileutr_monai.handlers.log import EpochLog, ProgressBar
-from mobileutr_monai.handlers.precision_recall import Precision, Recall
+from mobileutr_monai.handlers.precision_recall import FalsePositive, Precision, Recall
 from mobileutr_monai.handlers.run_folder import RunFolder
 from mobileutr_monai.handlers.seed import EpochSeed
 from mobileutr_monai.handlers.training_data import TrainingData
@@ -14,6 +14,7 @@ __all__ = [
     "EarlyStop",
     "EpochLog",
     "EpochSeed",
+    "FalsePositive",
     "FiniteGradients",
     "Precision",
     "ProgressBar",

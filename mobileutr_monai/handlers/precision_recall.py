@@ -1,4 +1,4 @@
-"""Precision and recall of every image.
+"""Precision, recall and false positives of every image.
 
 MONAI's ``ConfusionMatrix`` pools the pixels of all images, or keeps four counts an image that ``MetricsSaver`` (1.6.1)
 cannot write.
@@ -14,7 +14,7 @@ from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import do_metric_reduction
 
-__all__ = ["Precision", "Recall"]
+__all__ = ["FalsePositive", "Precision", "Recall"]
 
 
 class _OverlapRatio(CumulativeIterationMetric):
@@ -47,6 +47,36 @@ class _OverlapRatio(CumulativeIterationMetric):
         return mean
 
 
+class _PredictedWhereNone(CumulativeIterationMetric):
+    """1 where a label that an image lacks is predicted, 0 where it is not; NaN, and not averaged, where it is there.
+
+    Args:
+        include_background: whether the first channel is a label like the others.
+
+    Shape:
+        - pred and label: (B, C, ...), zeros and ones.
+    """
+
+    def __init__(self, include_background: bool) -> None:
+        super().__init__()
+        self.include_background = include_background
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None:
+            raise ValueError("false positives need a label")
+        if not self.include_background:
+            y_pred, y = y_pred[:, 1:], y[:, 1:]
+        found, there = (part.flatten(2).sum(-1) > 0 for part in (y_pred, y))
+        return torch.where(there, torch.nan, found.float())
+
+    def aggregate(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Returns the mean over images and labels; NaN where no image lacks one."""
+        buffer = self.get_buffer()
+        if not isinstance(buffer, torch.Tensor):
+            raise ValueError("no image was counted")
+        return buffer.nanmean()
+
+
 class Precision(IgniteMetricHandler):
     """Mean over images of the share of predicted pixels in the label; images without prediction do not count."""
 
@@ -59,3 +89,10 @@ class Recall(IgniteMetricHandler):
 
     def __init__(self, include_background: bool = True, output_transform: Callable = lambda output: output) -> None:
         super().__init__(_OverlapRatio(True, include_background), output_transform=output_transform)
+
+
+class FalsePositive(IgniteMetricHandler):
+    """Share of the images without a label in which it is predicted, a pixel at least; images with it do not count."""
+
+    def __init__(self, include_background: bool = True, output_transform: Callable = lambda output: output) -> None:
+        super().__init__(_PredictedWhereNone(include_background), output_transform=output_transform)

@@ -71,7 +71,7 @@ def _add_common(parser: argparse.ArgumentParser, config: str, example: str) -> N
 def _train(options: argparse.Namespace) -> int:
     from mobileutr_monai.core.folders import require_configs
 
-    bundle, data = options.bundle.resolve(), options.folder.absolute()
+    bundle, data = options.bundle.resolve(), options.folder.resolve()
     require_configs(bundle, ("train", "metadata"))
     if not data.is_dir():
         raise NotADirectoryError(f"{str(options.folder)!r} is not a folder; give the folder that holds the images")
@@ -82,13 +82,13 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError("--folds and --fold exclude each other; --fold trains one of them")
     pretrained = options.pretrained
     if pretrained is not None:
-        pretrained = (bundle / "models" / "model.pt" if pretrained == Path() else pretrained).absolute()
+        pretrained = (bundle / "models" / "model.pt" if pretrained == Path() else pretrained).resolve()
         if not pretrained.is_file():
             raise FileNotFoundError(f"no weights at {pretrained}; leave out --pretrained to start from random ones")
     given = {
         "max_epochs": options.epochs,
         "pretrained": pretrained,
-        "datalist": None if options.datalist is None else options.datalist.absolute(),
+        "datalist": None if options.datalist is None else options.datalist.resolve(),
         "early_stopping": options.early_stopping,
         "fold": options.fold,
     }
@@ -99,7 +99,7 @@ def _train(options: argparse.Namespace) -> int:
         return _train_folds(options, bundle, data, overrides)
     if options.resume and options.output is None:
         raise ValueError("--resume needs the --output of the run that was stopped")
-    output = (options.output or bundle / "runs" / now).absolute()
+    output = (options.output or bundle / "runs" / now).resolve()
     from mobileutr_monai.bundle.training import train_bundle
 
     overrides |= {"install": "always" if options.install else "better", "resume": options.resume}
@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_folds(options: argparse.Namespace, bundle: Path, data: Path, overrides: dict[str, Any]) -> int:
-    output = (options.output or bundle / "runs" / f"{options.folds}_folds").absolute()
+    output = (options.output or bundle / "runs" / f"{options.folds}_folds").resolve()
     from mobileutr_monai.bundle.folds import train_folds
     from mobileutr_monai.verbs.options import make_folds
 
@@ -126,14 +126,13 @@ def _train_folds(options: argparse.Namespace, bundle: Path, data: Path, override
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from mobileutr_monai.bundle.training import evaluate_bundle, read_case_scores, summarise
+    from mobileutr_monai.bundle.training import evaluate_bundle, format_scores
+    from mobileutr_monai.core.folders import read_labels
 
     given = {"section": options.section, "weights": options.weights, "datalist": options.datalist}
     overrides = {name: value for name, value in given.items() if value is not None} | dict(options.settings)
-    output = (options.output or options.bundle / "eval").absolute()
-    for name in evaluate_bundle(options.bundle.resolve(), options.folder.absolute(), output, overrides):
-        scores = read_case_scores(output / f"{name}_raw.csv")
-        mean, low, high = summarise(scores)
-        print(f"{name:<16}{mean:8.4f}  ({low:.4f} - {high:.4f}), {len(scores)} cases")
+    output = (options.output or options.bundle / "eval").resolve()
+    metrics = evaluate_bundle(options.bundle.resolve(), options.folder.resolve(), output, overrides)
+    print(format_scores(output, metrics, read_labels(options.bundle)))
     print(output / "metrics.csv")
     return 0

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 
 from mobileutr_monai.__main__ import main
 from mobileutr_monai.bundle.new_bundle import make_bundle
-from tests.bundle.training_data import save_images
+from mobileutr_monai.bundle.training import format_scores
+from tests.bundle.training_data import SIDES, save_images
 
 SMALL = ("--epochs", "1", "--set", "image_size=[32,32]", "--set", "batch_size=2", "--set", "precision=float32")
 
@@ -74,14 +76,26 @@ def test_train_says_in_one_line_what_cannot_be_used(
     assert message in line
 
 
-def test_evaluate_prints_means_with_intervals(
-    breast: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_prints_a_row_per_label_and_counts_images_that_lack_it(
+    breast: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "scores"
-    given = ("--section", "validation", "--set", "image_size=[32,32]")
+    data, output = save_images(tmp_path / "data", training=1, validation=3), tmp_path / "scores"
+    Image.new("L", SIDES[::-1]).save(data / "masks" / "1.png")
+    given = ("--section", "validation", "--set", "image_size=[32,32]", "--set", "threshold=0.001")
     assert main(["evaluate", str(breast), str(data), "--output", str(output), *given]) == 0
-    assert "val_mean_dice" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("val_mean_dice")]
+    assert row[1] == "lesion" and row[-1] == "2"
+    assert "lesion: 1 of 3 images lack it" in said and "it is predicted in 1 of them" in said
     assert (output / "metrics.csv").is_file()
+
+
+def test_scores_of_several_labels_have_their_names(tmp_path: Path) -> None:
+    rows = ["filename,class0,class1,mean", "a.png,0.5,nan,0.5", "b.png,0.7,0.9,0.8"]
+    (tmp_path / "val_mean_dice_raw.csv").write_text("\n".join(rows) + "\n")
+    _, first, second = format_scores(tmp_path, ["val_mean_dice"], ["anterior", "posterior"]).splitlines()
+    assert first.split()[1:3] == ["anterior", "0.6000"] and first.split()[-1] == "2"
+    assert second.split()[1:3] == ["posterior", "0.9000"] and second.split()[-1] == "1"
 
 
 def test_folds_are_trained_once_each_and_resumed(

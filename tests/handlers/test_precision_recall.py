@@ -1,4 +1,4 @@
-"""Precision and recall of every image."""
+"""Precision, recall and false positives of every image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine
 from monai.handlers import MetricsSaver, from_engine
 
-from mobileutr_monai.handlers import Precision, Recall
+from mobileutr_monai.handlers import FalsePositive, Precision, Recall
 
 NAN = math.nan
 Images = list[tuple[str, str]]
@@ -99,3 +99,18 @@ def test_monai_can_write_the_details(make_evaluator: Callable[[], Engine], tmp_p
     rows = (tmp_path / "precision_raw.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["a.png", "b.png"]
     assert [float(row.split(",")[1]) for row in rows[1:]] == [0.25, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "each", "mean"),
+    [
+        ([("0011", "0000"), ("0000", "0000"), ("1111", "0001")], [1, 0, NAN], 0.5),
+        ([("0011", "0001")], [NAN], NAN),
+    ],
+)
+def test_false_positives_count_images_without_the_label(images: Images, each: list[float], mean: float) -> None:
+    engine = Engine(lambda engine, batch: batch)
+    FalsePositive(output_transform=from_engine(["pred", "label"])).attach(engine, "false_positive")
+    state = engine.run([[{"pred": to_tensor(pred), "label": to_tensor(label)} for pred, label in images]])
+    assert state.metrics["false_positive"] == pytest.approx(mean, nan_ok=True)
+    assert state.metric_details["false_positive"].flatten().tolist() == pytest.approx(each, nan_ok=True)

@@ -200,7 +200,8 @@ class BatchRunner:
             return
         counts = result.counts
         numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
-        print(f"{numbers}; see {result.report}", file=sys.stderr)
+        report = result.report.resolve() if result.report else ""
+        print(f"{numbers}; see {report}", file=sys.stderr)
         if counts["failed"]:
             raise SystemExit(1)
 
