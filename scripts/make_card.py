@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -221,14 +222,40 @@ def make_ablation(results: dict[str, Any]) -> str:
     return "\n".join([textwrap.fill(note, 120), "", *lines])
 
 
-def make_postprocessing(results: dict[str, Any]) -> str:
-    """Returns the markdown of ``postprocessing.json``."""
+def make_postprocessing(results: dict[str, Any], taken: Sequence[str]) -> str:
+    """Returns the markdown of ``postprocessing.json``.
+
+    Args:
+        taken: the steps that the bundle does.
+    """
     n, dice = results["dice"]["none"]["n"], format_value(results["dice"]["none"])
-    note = f"Cleaning the label map would change the Dice of the selection list ({n} cases, {dice} %) by, in points:"
-    lines = ["| step | gain |", "| --- | --- |"]
-    lines += [f"| {step} | {format_value(gain, digits=2)} |" for step, gain in results["gain"].items()]
-    end = "A step is taken where it gains half a point at least and its interval is above 0: none is."
+    note = f"Cleaning the label map changes the Dice of the selection list ({n} cases, {dice} %) by, in points:"
+    outlined = results.get("outlined")
+    heads = ["step", "gain", "lesions lost", *(["images without a lesion that are outlined %"] if outlined else [])]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    if outlined:
+        lines.append(f"| none | | | {format_value(outlined['none'])} |")
+    for step, gain in results["gain"].items():
+        cells = [step, format_value(gain, digits=2), str(results.get("lost", {}).get(step, "-"))]
+        lines.append(f"| {' | '.join(cells + ([format_value(outlined[step])] if outlined else []))} |")
+    end = f"The bundle takes: {', '.join(taken)}." if taken else "The bundle takes none of these steps."
     return "\n".join([note, "", *lines, "", end])
+
+
+def make_tta(scores: dict[str, Any]) -> str:
+    """Returns the markdown of ``tta/scores.json``."""
+    lines = ["| list | n | Dice % with mirrored images | gain, points | images with any lesion, gain, points |"]
+    lines.append("| --- " * 5 + "|")
+    for section, gain in scores["gain"].items():
+        own, gained = scores["sections"][section]["original"], gain["original"]
+        n = next(iter(own.values()))["n"]
+        cells = [own.get("dice"), gained.get("dice"), gained.get("false_positive")]
+        lines.append(f"| {section} | {n} | {' | '.join(map(format_value, cells))} |")
+    note = (
+        "With `--tta` (`--tta True` of `monai.bundle run`) the probabilities of the image and of its mirror images are "
+        "averaged, which takes as many times longer. Gains are paired by case, at the images' own size:"
+    )
+    return "\n".join([textwrap.fill(note, 120), "", *lines])
 
 
 def make_commands(bundle: Path, metadata: dict[str, Any]) -> str:
@@ -329,8 +356,15 @@ def main() -> None:
     if calibration.is_file():
         confidence = make_confidence(json.loads(calibration.read_text(encoding="utf-8")))
         _replace_in_file(docs / "README.md", "confidence", confidence)
-    for name, make in (("ablation_augmentation", make_ablation), ("postprocessing", make_postprocessing)):
-        path = results / f"{name}.json"
+    config = json.loads((bundle / "configs" / "inference.json").read_text(encoding="utf-8"))
+    taken = ["largest piece"] if config["largest_piece"] else []
+    taken += [f"highest probability from {config['min_peak']}"] if config["min_peak"] else []
+    parts: list[tuple[str, Path, Callable[[dict[str, Any]], str]]] = [
+        ("ablation_augmentation", results / "ablation_augmentation.json", make_ablation),
+        ("postprocessing", results / "postprocessing.json", lambda values: make_postprocessing(values, taken)),
+        ("tta", results / "tta" / "scores.json", make_tta),
+    ]
+    for name, path, make in parts:
         if path.is_file():
             _replace_in_file(docs / "README.md", name, make(json.loads(path.read_text(encoding="utf-8"))))
     draw_curve(sorted(results.glob("training_log_*.csv")), docs / "training_curve.png")

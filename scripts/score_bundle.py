@@ -167,6 +167,36 @@ def _summarise_metrics(rows: list[Row]) -> dict[str, Any]:
     return summaries
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Reads rows that this script wrote."""
+    numbers = (*METRICS, *EMPTY_LABEL_METRICS)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) if name in numbers else value for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def compare_rows(rows: list[Row], earlier: list[Row]) -> dict[str, dict[str, Any]]:
+    """Returns scale -> metric -> summary of each case's gain over the earlier rows of the same cases.
+
+    Raises:
+        ValueError: the earlier rows are of other cases.
+    """
+    before = {(row["image"], row["scale"], row["label"]): row for row in earlier}
+    if before.keys() != {(row["image"], row["scale"], row["label"]) for row in rows}:
+        raise ValueError("the earlier scores are of other cases; score the same datalist and section")
+    gains = []
+    for row in rows:
+        old = before[row["image"], row["scale"], row["label"]]
+        names = [name for name in ("dice", "iou", *EMPTY_LABEL_METRICS) if name in row]
+        gains.append({**row, **{name: row[name] - old[name] for name in names}})
+    return {
+        scale: {name: values for name, values in summary.items() if name in ("dice", "iou", *EMPTY_LABEL_METRICS)}
+        for scale, summary in summarise_rows(gains).items()
+    }
+
+
 def main() -> None:
     """Scores the sections and writes the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,6 +207,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="default: the bundle's models/model.pt")
     parser.add_argument("--threshold", type=float, help="default: the bundle's")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="default: the bundle's")
+    parser.add_argument("--tta", action="store_true", help="also average over mirrored images")
+    parser.add_argument("--against", type=Path, help="folder of earlier scores: adds the gain over them")
     parser.add_argument("--output", type=Path, required=True, help="folder for scores.json and *_cases.csv")
     arguments = parser.parse_args()
 
@@ -184,6 +216,7 @@ def main() -> None:
         "weights": arguments.weights,
         "threshold": arguments.threshold,
         "image_size": arguments.image_size,
+        "tta": arguments.tta or None,
     }
     scorer = Scorer(arguments.bundle, {name: value for name, value in given.items() if value is not None})
     datalist = json.loads(arguments.datalist.read_text(encoding="utf-8"))
@@ -205,6 +238,9 @@ def main() -> None:
         clean = [row for row in rows if row["image"] not in duplicates]
         if len(clean) < len(rows):
             scores["sections"][f"{section} without near-duplicates of training cases"] = summarise_rows(clean)
+        if arguments.against is not None:
+            earlier = read_rows(arguments.against / f"{section}_cases.csv")
+            scores.setdefault("gain", {})[section] = compare_rows(rows, earlier)
         columns = [
             "image",
             "scale",

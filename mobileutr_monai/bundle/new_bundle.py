@@ -27,6 +27,8 @@ WORKFLOWS = ("train", "inference")
 SOURCE = "bundle.yaml"
 HEAD_SEED = 0
 MAX_LABELS = 254
+_OF_WEIGHTS: dict[str, Any] = {"calibration": {}, "engine_parity": {}, "min_peak": 0.0, "largest_piece": False}
+"""Ids that were chosen for the parent's labels and weights -> what a new bundle has instead."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9 _-]*[A-Za-z0-9])?")
 _INTENDED_USE = (
@@ -178,9 +180,7 @@ def _copy_bundle(bundle: Path, parent: Path, labels: Sequence[str], pretrained: 
                 f"{str(parent)!r} has no id out_channels in configs/{path.name}; start from another bundle"
             )
         config["out_channels"] = _output_channels(labels)
-        for key in ("calibration", "engine_parity"):  # they hold for the parent's labels and weights
-            if key in config:
-                config[key] = {}
+        config |= {key: value for key, value in _OF_WEIGHTS.items() if key in config}
         _write_json(path, config)
     return _read_json(parent / "configs" / "metadata.json")
 
@@ -192,7 +192,8 @@ def _write_source(
     if not (parent / SOURCE).is_file():
         return
     source = yaml.safe_load((parent / SOURCE).read_text(encoding="utf-8"))
-    source["common"] = (source.get("common") or {}) | _inherit(parent, settings)
+    common = {key: value for key, value in (source.get("common") or {}).items() if key not in _OF_WEIGHTS}
+    source["common"] = common | _inherit(parent, settings)
     source["common"]["out_channels"] = _output_channels(labels)
     text = _SOURCE_HEAD.format(parent=metadata["name"], version=metadata["version"])
     (bundle / SOURCE).write_text(text + yaml.safe_dump(source, sort_keys=False), encoding="utf-8")

@@ -162,8 +162,9 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, si
         "input": taken,
         "output": given,
         "raw": json.dumps(raw),
-        # What "mobileutr predict" does before such a file; others may crop bars themselves.
+        # What "mobileutr predict" does before and after such a file; others may do it themselves.
         "crop_bars": json.dumps(raw and bool(parser.get("crop_bars", False))),
+        "largest_piece": json.dumps(raw and bool(parser.get("largest_piece", False))),
         "channels": str(segmenter.network.in_channels),
         "threshold": str(segmenter.threshold),
         "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
@@ -180,7 +181,7 @@ def _write_raw(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str
     dims = {0: torch.export.Dim("rows", min=2, max=2**16), 1: torch.export.Dim("columns", min=2, max=2**16)}
     with quiet():
         program = torch.onnx.export(
-            EndToEndModel(network, size, segmenter.threshold).eval(),
+            EndToEndModel(network, size, segmenter.threshold, parser.get_parsed_content("min_peak")).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(dims,),

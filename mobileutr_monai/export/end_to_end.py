@@ -36,15 +36,17 @@ class EndToEndModel(nn.Module):
         network: gives logits of images of ``image_size``.
         image_size: rows and columns that the network sees.
         threshold: probability at and above which a pixel is foreground, of one output channel.
+        min_peak: a label whose highest probability is lower is left out.
 
     Shape:
         - input: (rows, columns, channels), uint8.
         - output: (rows, columns), uint8: label indices.
     """
 
-    def __init__(self, network: nn.Module, image_size: Sequence[int], threshold: float) -> None:
+    def __init__(self, network: nn.Module, image_size: Sequence[int], threshold: float, min_peak: float = 0.0) -> None:
         super().__init__()
-        self.network, self.image_size, self.threshold = network, tuple(image_size), threshold
+        self.network, self.image_size = network, tuple(image_size)
+        self.threshold, self.min_peak = threshold, min_peak
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         image = pixels.permute(2, 0, 1).to(torch.float32)
@@ -60,6 +62,11 @@ class EndToEndModel(nn.Module):
         rows, columns = (_resizing(given, own, smooth & False) for own, given in zip(sides, seen, strict=True))
         probabilities = rows @ probabilities @ columns.T
         label = probabilities[0] >= self.threshold if len(probabilities) == 1 else probabilities.argmax(dim=0)
+        if self.min_peak:
+            label = label.long()
+            counts = probabilities.amax((1, 2)) >= self.min_peak
+            counts = torch.cat([torch.zeros_like(counts[:1]), counts]) if len(counts) == 1 else counts
+            label = torch.where(counts[label], label, torch.zeros_like(label))
         return label.to(torch.uint8)
 
 
@@ -99,7 +106,7 @@ def _gaussian(middles: torch.Tensor, source: torch.Tensor, sigma: torch.Tensor) 
 def check_preprocessing(preprocessing: Compose, image_size: Sequence[int]) -> None:
     """Checks that a bundle's preprocessing is the one that ``EndToEndModel`` does.
 
-    Bars are cropped by whoever runs the model, before it.
+    Whoever runs the model crops bars before it, and keeps the largest pieces after it.
 
     Raises:
         ValueError: it is another one.

@@ -29,6 +29,7 @@ from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape, pluralize
 from mobileutr_monai.core.walk import list_files
 from mobileutr_monai.inference.outputs.png import save_label_image
+from mobileutr_monai.inference.pieces import keep_largest_pieces
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.readers.image_content import find_between_bars
@@ -80,6 +81,7 @@ class EndToEndModel:
         names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
         self.labels = {index: name for index, name in sorted(names.items()) if index}
         self._crop_bars = self.facts.get("crop_bars") == "true"
+        self._largest_piece = self.facts.get("largest_piece") == "true"
         self._mode = "RGB" if self.facts["channels"] == "3" else "L"
 
     def segment(self, path: Path) -> np.ndarray:
@@ -100,7 +102,7 @@ class EndToEndModel:
         content = np.ascontiguousarray(array[top:bottom, left:right])
         label = np.zeros(array.shape[:2], np.uint8)
         label[top:bottom, left:right] = self._session.run(None, {"pixels": content})[0]
-        return label
+        return keep_largest_pieces(label) if self._largest_piece else label
 
 
 class Image(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -11,6 +12,8 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 __all__ = ["ProbabilitiesToLabelMap", "ProbabilitiesToLabelMapd"]
+
+Clean = Callable[[np.ndarray], np.ndarray]
 
 # Pixels that are compared at a time: what torch's argmax returns takes 8 bytes each.
 _PIXELS_AT_ONCE = 2**22
@@ -21,15 +24,19 @@ class ProbabilitiesToLabelMap(Transform):
 
     Args:
         threshold: probability at and above which a pixel is foreground; for one channel only.
+        min_peak: a label whose highest probability in the image is lower is left out of the whole image.
+        clean: changes the label map, (rows, columns) or (x, y, z), at the end.
 
     Shape:
         - input: (channels, ...), output: (1, ...), float32.
     """
 
-    def __init__(self, threshold: float = 0.5) -> None:
+    def __init__(self, threshold: float = 0.5, min_peak: float = 0.0, clean: Clean | None = None) -> None:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold!r}")
-        self.threshold = threshold
+        if not 0 <= min_peak <= 1:
+            raise ValueError(f"min_peak must be from 0 to 1, got {min_peak!r}")
+        self.threshold, self.min_peak, self.clean = threshold, min_peak, clean
 
     def __call__(self, probabilities: torch.Tensor) -> torch.Tensor:
         tracked = convert_to_tensor(probabilities, track_meta=True)
@@ -40,6 +47,11 @@ class ProbabilitiesToLabelMap(Transform):
             part = values[:, first : first + planes]
             found = part[0] >= self.threshold if len(part) == 1 else part.argmax(dim=0)
             label[0, first : first + planes] = found
+        for index, plane in enumerate(values if len(values) == 1 else values[1:], start=1):
+            if self.min_peak and plane.max() < self.min_peak:
+                label[label == index] = 0
+        if self.clean is not None:
+            label[0] = torch.from_numpy(self.clean(label[0].cpu().numpy()))
         out: torch.Tensor = MetaTensor(label).copy_meta_from(tracked)
         return out
 
@@ -47,9 +59,16 @@ class ProbabilitiesToLabelMap(Transform):
 class ProbabilitiesToLabelMapd(MapTransform):
     """Dictionary version of ``ProbabilitiesToLabelMap``."""
 
-    def __init__(self, keys: KeysCollection, threshold: float = 0.5, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        threshold: float = 0.5,
+        min_peak: float = 0.0,
+        clean: Clean | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = ProbabilitiesToLabelMap(threshold)
+        self.transform = ProbabilitiesToLabelMap(threshold, min_peak, clean)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, torch.Tensor]:
         d: dict[Hashable, torch.Tensor] = dict(data)

@@ -56,6 +56,23 @@ def test_gives_the_label_map_of_the_bundle(
     assert 100 * (found != expected).mean() <= MAX_MISMATCH_PERCENT
 
 
+@pytest.mark.parametrize("out_channels", [1, 3])
+@torch.inference_mode()
+def test_leaves_out_labels_as_the_bundle_does(out_channels: int, breast: Path, tmp_path: Path) -> None:
+    make_picture(90, 70).save(tmp_path / "picture.png")
+    kept = []
+    for min_peak in (0.0, 0.3, 0.5, 0.9, 1.0):
+        torch.manual_seed(0)
+        segmenter = make_segmenter(breast, min_peak=min_peak, out_channels=out_channels)
+        expected = segmenter.make_label_map(segmenter.infer([segmenter.reader.read([tmp_path / "picture.png"])])[0])
+        found = EndToEndModel(segmenter.network, SIZE, segmenter.threshold, min_peak)(
+            torch.from_numpy(np.array(make_picture(90, 70)))
+        ).numpy()
+        assert 100 * (found != expected).mean() <= MAX_MISMATCH_PERCENT
+        kept.append(expected.any())
+    assert kept[0] and not kept[-1]
+
+
 def test_onnx_takes_every_size(raw_onnx: Path, breast: Path, tmp_path: Path) -> None:
     segmenter = make_segmenter(breast, image_size=[256, 256])
     session = onnxruntime.InferenceSession(raw_onnx)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from mobileutr_monai.inference.pieces import keep_largest_pieces
 from mobileutr_monai.transforms import ProbabilitiesToLabelMap, ProbabilitiesToLabelMapd, label_map
 
 # Probabilities of four columns (channel, row, column), the threshold, and the row of labels.
@@ -31,6 +32,37 @@ def test_decides_by_probability(probabilities: Any, threshold: float, labels: li
     label = ProbabilitiesToLabelMap(threshold)(probabilities)
     assert label.dtype == torch.float32
     assert label.tolist() == [[labels]]
+
+
+# Of one channel, and of background and two labels: the second one peaks at 0.8.
+PEAKS = {
+    "reached": (PROBABILITIES["threshold counts"][0], 1.0, [0, 0, 1, 1]),
+    "not reached": (torch.tensor([[[0.0, 0.6, 0.94, 0.5]]]), 0.95, [0, 0, 0, 0]),
+    "one label of two": (PROBABILITIES["highest channel"][0], 0.75, [0, 0, 2, 0]),
+}
+
+
+@pytest.mark.parametrize(("probabilities", "min_peak", "labels"), PEAKS.values(), ids=PEAKS)
+def test_leaves_out_labels_that_are_never_probable(probabilities: Any, min_peak: float, labels: list[float]) -> None:
+    assert ProbabilitiesToLabelMap(min_peak=min_peak)(probabilities).tolist() == [[labels]]
+
+
+def test_rejects_a_peak_that_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="min_peak must be from 0 to 1, got 95"):
+        ProbabilitiesToLabelMap(min_peak=95)
+
+
+def test_cleans_the_label_map() -> None:
+    probabilities = torch.tensor([[[0.9, 0.1, 0.8, 0.8], [0.1, 0.1, 0.8, 0.1]]])
+    label = ProbabilitiesToLabelMap(clean=keep_largest_pieces)(probabilities)
+    assert label.tolist() == [[[0, 0, 1, 1], [0, 0, 1, 0]]]
+
+
+def test_keeps_the_largest_piece_of_each_label() -> None:
+    label = np.array([[1, 0, 2, 0, 1, 1], [0, 1, 0, 2, 0, 0], [2, 2, 0, 0, 0, 0]], np.uint8)
+    kept = keep_largest_pieces(label)
+    assert kept.tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0]]
+    assert not keep_largest_pieces(np.zeros((3, 3), np.uint8)).any()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
