@@ -275,10 +275,10 @@ def _export(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from mobileutr_monai.datasets.check import ERROR, check_folder
-    from mobileutr_monai.datasets.volumes import has_volumes
+    from mobileutr_monai.datasets.nifti_folders.layout import has_volumes
 
     if has_volumes(options.folder):
-        from mobileutr_monai.datasets.check_volumes import check_volumes
+        from mobileutr_monai.datasets.nifti_folders.check import check_volumes
 
         report = check_volumes(options.folder)
     else:
@@ -297,11 +297,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _split(options: argparse.Namespace) -> int:
     _keep_existing(options.output, options.overwrite)
-    from mobileutr_monai.datasets.check import guess_masks
+    from mobileutr_monai.datasets.check_cases import check_to_split, check_volumes_to_split
     from mobileutr_monai.datasets.layout import find_layout
-    from mobileutr_monai.datasets.masks import parse_coding
+    from mobileutr_monai.datasets.nifti_folders.layout import has_volumes, make_volume_datalist
     from mobileutr_monai.datasets.split import make_datalist
-    from mobileutr_monai.datasets.volumes import has_volumes, make_volume_datalist
 
     if options.folds and options.validation is not None:
         raise ValueError("--folds and --validation exclude each other; each fold is validated on in its turn")
@@ -310,16 +309,17 @@ def _split(options: argparse.Namespace) -> int:
     if has_volumes(options.folder):
         if options.masks or options.classes:
             raise ValueError(f"{options.folder} has volumes; leave out --masks and --classes, which are for images")
-        volumes = make_volume_datalist(options.folder, shares, options.seed, folds=options.folds, groups=options.groups)
+        report = check_volumes_to_split(options.folder)
+        volumes = make_volume_datalist(
+            options.folder, shares, options.seed, folds=options.folds, groups=options.groups, pairs=report.pairs
+        )
         _write_json(options.output, volumes)
         counts = ", ".join(f"{len(items)} {name}" for name, items in volumes.items() if isinstance(items, list))
         print(f"{options.output}: {counts}")
         print(volumes["description"])
+        _print_warnings(report.summarise("warning"))
         return 0
-    if options.masks:
-        coding, reason = parse_coding(options.masks, find_layout(options.folder).files), "as given"
-    else:
-        coding, reason = guess_masks(options.folder)
+    report = check_to_split(options.folder, options.masks, options.classes)
     datalist = make_datalist(
         options.folder,
         shares,
@@ -327,7 +327,8 @@ def _split(options: argparse.Namespace) -> int:
         folds=options.folds,
         classes=options.classes,
         groups=options.groups,
-        coding=coding,
+        coding=report.coding,
+        pairs=report.pairs,
     )
     _write_json(options.output, datalist)
     for ignored in find_layout(options.folder).ignored:
@@ -335,8 +336,14 @@ def _split(options: argparse.Namespace) -> int:
     counts = ", ".join(f"{len(items)} {name}" for name, items in datalist.items() if isinstance(items, list))
     print(f"{options.output}: {counts}")
     print(datalist["description"])
-    print(f"masks: {coding} - {reason}")
+    print(f"masks: {report.coding} - {report.coding_reason}")
+    _print_warnings(report.summarise("warning"))
     return 0
+
+
+def _print_warnings(warned: str) -> None:
+    if warned:
+        print(f"warning: {warned}; mobileutr check lists all", file=sys.stderr)
 
 
 def _convert(options: argparse.Namespace) -> int:

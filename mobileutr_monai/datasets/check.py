@@ -7,12 +7,13 @@ images, which no simple rule tells from anatomy.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,152 +21,43 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.datalist import find_json, find_lists, read_lines, read_mask_coding, read_sections
 from mobileutr_monai.datasets.duplicates import make_thumbnail, pair_thumbnails
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
+from mobileutr_monai.datasets.problems import (
+    CONFLICT_DICE,
+    ERROR,
+    HUGE,
+    KINDS,
+    NEARLY_FULL,
+    TINY,
+    WARNING,
+    Problem,
+    ProblemAdder,
+    Report,
+)
 from mobileutr_monai.datasets.split import read_classes
 from mobileutr_monai.readers.image_content import TRANSPARENT_MODES, ImageContent
 from mobileutr_monai.readers.pillow_io import look_at, open_image
 
-__all__ = ["ERROR", "KINDS", "WARNING", "Problem", "Report", "check_folder", "guess_masks"]
-
-ERROR, WARNING = "error", "warning"
-
-NEARLY_FULL = 0.95
-"""Share of the pixels from which a mask covers nearly all of its image."""
-
-TINY, HUGE = 64, 4096
-"""Sides in pixels: shorter below TINY, longer above HUGE."""
-
-CONFLICT_DICE = 0.5
-"""Dice of two nearly identical images' masks under which they contradict each other."""
+__all__ = ["ERROR", "KINDS", "WARNING", "Case", "Problem", "Report", "check_folder", "examine_cases", "guess_masks"]
 
 NARROW_16_BIT = 65535 // 16
 """Highest value of a 16-bit image under which at most 16 of 256 grey levels are left after scaling."""
 
 MASK_THUMBNAIL_SIDE = 32
 
+REMEMBERED = 20_000
+"""Cases of which what was found is kept, so that the folds of a cross-validation are not read again."""
+
 TURNED = range(5, 9)
 """Values of EXIF's orientation tag that exchange width and height."""
-
-KINDS: dict[str, tuple[str, str]] = {
-    "mask_coding": (ERROR, "what the masks' values stand for is not clear"),
-    "undeclared_coding": (ERROR, "the list lacks mask_coding, and training takes masks of two values only"),
-    "missing_mask": (ERROR, "images without a mask: add an (empty) mask or remove the image"),
-    "extra_mask": (ERROR, "masks without an image: add the image or remove the mask"),
-    "missing_file": (ERROR, "files of the list that do not exist"),
-    "same_name": (ERROR, "files that differ in the suffix only: remove or rename one"),
-    "unreadable_image": (ERROR, "images that cannot be read, or only in part: export them again"),
-    "unreadable_mask": (ERROR, "masks that cannot be read, or only in part: export them again"),
-    "size_mismatch": (ERROR, "masks of another size than their image"),
-    "grid_mismatch": (ERROR, "volumes that lie elsewhere than their image: export both on one grid"),
-    "missing_channel": (ERROR, "volumes that lack a channel: add the file or remove the case"),
-    "unexpected_value": (ERROR, "masks with values that the coding lacks"),
-    "rotated_image": (ERROR, "masks that fit only without EXIF rotation: save the image as stored, without the tag"),
-    "narrow_16_bit": (ERROR, "16-bit images that use less than a sixteenth of the range: scale them to 8 bit"),
-    "duplicate_conflict": (ERROR, "identical images with contradicting masks: keep one"),
-    "split_leak": (ERROR, "(nearly) identical images on both sides of the split: make one with mobileutr split"),
-    "split_overlap": (ERROR, "cases in several sections of the list"),
-    "empty_mask": (WARNING, "masks without foreground: right only for images without a finding"),
-    "faint_mask": (WARNING, "masks whose values all stay under the threshold: they count as empty"),
-    "full_mask": (WARNING, f"masks that cover {100 * NEARLY_FULL:.0f} % of the image or more: inverted?"),
-    "16_bit": (WARNING, "16-bit images: reduced to 8 bit by their full range"),
-    "float": (WARNING, "images of floating-point values: reduced to 8 bit"),
-    "alpha": (WARNING, "images with transparency: it is dropped"),
-    "exif_rotation": (
-        WARNING,
-        "images that EXIF rotates: they are read rotated; masks drawn on the stored pixels do not match",
-    ),
-    "several_frames": (ERROR, "files of several images: save each as a file of its own"),
-    "tiny_image": (WARNING, f"images with a side under {TINY} px"),
-    "huge_image": (WARNING, f"images with a side over {HUGE} px: slow to read; resize them once"),
-    "blank_image": (WARNING, "images of one value"),
-    "lower_case_name": (WARNING, "names that are the same in small letters: other systems will mix them up"),
-    "exact_duplicate": (WARNING, "identical images"),
-    "near_duplicate": (WARNING, "nearly identical images: keep them in one section, as mobileutr split does"),
-    "class_conflict": (WARNING, "(nearly) identical images of different classes"),
-    "mask_conflict": (WARNING, f"nearly identical images whose masks disagree (Dice under {CONFLICT_DICE})"),
-    "not_in_list": (WARNING, "images that are in no section of the list"),
-    "left_out": (WARNING, "files that are not read: another format, or too deep a folder"),
-    "not_searched": (WARNING, "links to folders, broken links and others that are not looked at"),
-}
-"""Kind of problem -> severity, and what it means."""
 
 QUIET_SUFFIXES = (".txt", ".csv", ".json", ".md", ".db", ".ini", ".xlsx", ".pdf", ".html")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with some files, named relative to the folder."""
-
-    kind: str
-    files: tuple[str, ...]
-    detail: str = ""
-
-    @property
-    def severity(self) -> str:
-        return KINDS[self.kind][0]
-
-
-@dataclass
-class Report:
-    """What was found in a folder."""
-
-    folder: Path
-    cases: int = 0
-    masks: int = 0
-    coding: MaskCoding | None = None
-    coding_reason: str = ""
-    sections: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def count(self, severity: str) -> int:
-        """Returns the number of problems of a severity."""
-        return sum(problem.severity == severity for problem in self.problems)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the whole report."""
-        return {
-            "folder": str(self.folder),
-            "cases": self.cases,
-            "masks": self.masks,
-            "mask_coding": self.coding.to_json() if self.coding else None,
-            "mask_coding_reason": self.coding_reason,
-            "sections": self.sections,
-            "notes": self.notes,
-            "counts": dict(Counter(problem.kind for problem in self.problems)),
-            "problems": [
-                {"severity": p.severity, "kind": p.kind, "files": list(p.files), "detail": p.detail}
-                for p in self.problems
-            ],
-        }
-
-    def to_text(self, examples: int = 3) -> str:
-        """Returns a table, errors first, with some examples of each kind."""
-        lines = [f"{self.folder}: {pluralize(self.cases, 'image')}, {pluralize(self.masks, 'mask file')}"]
-        if self.coding:
-            lines.append(f"masks: {self.coding} - {self.coding_reason}")
-        if self.sections:
-            lines.append("list: " + ", ".join(f"{number} {name}" for name, number in self.sections.items()))
-        lines += self.notes
-        by_kind: dict[str, list[Problem]] = {}
-        for problem in self.problems:
-            by_kind.setdefault(problem.kind, []).append(problem)
-        for kind, (severity, meaning) in KINDS.items():
-            found = by_kind.get(kind, [])
-            if found:
-                lines.append(f"{severity:8}{kind:20}{len(found):>6}  {meaning}")
-            lines += [f"{'':36}{': '.join(filter(None, (' = '.join(p.files), p.detail)))}" for p in found[:examples]]
-            if len(found) > examples:
-                lines.append(f"{'':36}... {len(found) - examples} more")
-        lines.append(f"{pluralize(self.count(ERROR), 'error')}, {pluralize(self.count(WARNING), 'warning')}")
-        return "\n".join(lines)
 
 
 @dataclass
@@ -184,7 +76,7 @@ class Case:
 def check_folder(
     root: Path,
     *,
-    datalist: str | Path = "",
+    datalist: str | Path | None = "",
     fold: int = 1,
     coding: MaskCoding | str | None = None,
     classes: str | Path = "",
@@ -193,7 +85,7 @@ def check_folder(
 
     Args:
         root: folder in one of the layouts of ``find_layout``, or that the datalist's paths are relative to.
-        datalist: as for ``load_datalist``.
+        datalist: as for ``load_datalist``; None: no list, even if the folder has one.
         fold: as for ``load_datalist``.
         coding: what the masks' values stand for; default: what the datalist declares, else guessed from all masks.
         classes: where the classes of the images are from, as for ``read_classes``.
@@ -205,23 +97,22 @@ def check_folder(
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; give the folder that holds the images")
     report = Report(root)
-    path = find_json(root, datalist)
+    path = None if datalist is None else find_json(root, datalist)
     try:
         layout = find_layout(root)
     except FileNotFoundError:
         if path is None:
             raise
         layout = _layout_of_list(root, path)
-    add = _Adder(report)
+    add = ProblemAdder(report)
     _check_names(layout, add)
     cases = {name: Case(name, path, layout.mask_files(name)) for name, path in layout.images.items()}
-    _place_in_sections(cases, root, path, fold, report, add)
+    if datalist is not None:
+        _place_in_sections(cases, root, path, fold, report, add)
     class_of = read_classes(layout, classes)
     report.cases, report.masks = len(cases), sum(len(case.masks) for case in cases.values())
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)
+    with _quiet_pillow():
         declared = read_mask_coding(path) if path is not None else None
         if coding is not None:
             coding, report.coding_reason = parse_coding(coding, layout.files), "as given"
@@ -229,13 +120,36 @@ def check_folder(
             coding, report.coding_reason = declared, "declared in the datalist"
         else:
             coding = _guess(cases.values(), layout.files, report, add)
-        report.coding = coding
-        for _, found in _in_threads(lambda case: _look_at(case, coding), list(cases.values()), "images"):
+    report.coding = coding
+    examine_cases(cases, coding, class_of, report)
+    return report
+
+
+def examine_cases(
+    cases: Mapping[str, Case], coding: MaskCoding | None, class_of: Mapping[str, str], report: Report
+) -> None:
+    """Reads images and masks, compares them with each other, and adds what is wrong to a report.
+
+    Args:
+        coding: None if it is not known: then the masks' values are not looked at.
+        class_of: name -> class of the image, where classes are known.
+    """
+    add = ProblemAdder(report)
+    with _quiet_pillow():
+        for _, found in _in_threads(lambda case: _recall(case, coding), list(cases.values()), "images"):
             for kind, file, detail in found:
                 add(kind, [file], detail)
-    _compare(cases, class_of, add)
+    report.pairs = _compare(cases, class_of, add)
     report.problems.sort(key=lambda problem: list(KINDS).index(problem.kind))
-    return report
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Leaves out Pillow's warnings: what they are about is said as a problem."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def guess_masks(root: Path) -> tuple[MaskCoding, str]:
@@ -247,18 +161,6 @@ def guess_masks(root: Path) -> tuple[MaskCoding, str]:
     layout = find_layout(root)
     masks = [path for name in sorted(layout.images) for path in layout.mask_files(name)]
     return guess_coding(_count_values(masks), layout.files)
-
-
-class _Adder:
-    """Adds problems to a report, with paths relative to its folder."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-
-    def __call__(self, kind: str, files: Iterable[Path | str], detail: str = "") -> None:
-        root = self.report.folder
-        short = tuple(str(file).replace(f"{root}{os.sep}", "") for file in files)
-        self.report.problems.append(Problem(kind, short, detail.replace(f"{root}{os.sep}", "")))
 
 
 def _layout_of_list(root: Path, path: Path) -> Layout:
@@ -273,7 +175,7 @@ def _layout_of_list(root: Path, path: Path) -> Layout:
     return layout
 
 
-def _check_names(layout: Layout, add: _Adder) -> None:
+def _check_names(layout: Layout, add: ProblemAdder) -> None:
     """Notes what the names of the files tell."""
     for index, folder in enumerate(layout.mask_folders):
         for name in layout.without_mask(index):
@@ -298,7 +200,7 @@ def _check_names(layout: Layout, add: _Adder) -> None:
 
 
 def _place_in_sections(
-    cases: Mapping[str, Case], root: Path, path: Path | None, fold: int, report: Report, add: _Adder
+    cases: Mapping[str, Case], root: Path, path: Path | None, fold: int, report: Report, add: ProblemAdder
 ) -> None:
     """Notes the section of each case, from a JSON datalist or from text lists, where there are any."""
     entries = _read_json_entries(root, path, add) if path is not None else _read_text_entries(cases, root, fold, add)
@@ -316,7 +218,7 @@ def _place_in_sections(
             add("not_in_list", [case.image])
 
 
-def _read_json_entries(root: Path, path: Path, add: _Adder) -> Iterator[tuple[str, Path]]:
+def _read_json_entries(root: Path, path: Path, add: ProblemAdder) -> Iterator[tuple[str, Path]]:
     for section, items in read_sections(path).items():
         for item in items:
             label = item.get("label", [])
@@ -330,7 +232,9 @@ def _read_json_entries(root: Path, path: Path, add: _Adder) -> Iterator[tuple[st
                 )
 
 
-def _read_text_entries(cases: Mapping[str, Case], root: Path, fold: int, add: _Adder) -> Iterator[tuple[str, Path]]:
+def _read_text_entries(
+    cases: Mapping[str, Case], root: Path, fold: int, add: ProblemAdder
+) -> Iterator[tuple[str, Path]]:
     try:
         lists = find_lists(root, fold)
     except FileNotFoundError:
@@ -343,7 +247,7 @@ def _read_text_entries(cases: Mapping[str, Case], root: Path, fold: int, add: _A
                 add("missing_file", [name], f"named in {path.name}")
 
 
-def _guess(cases: Iterable[Case], files: str, report: Report, add: _Adder) -> MaskCoding | None:
+def _guess(cases: Iterable[Case], files: str, report: Report, add: ProblemAdder) -> MaskCoding | None:
     """Guesses the coding from all masks that can be read."""
     counts = _count_values([path for case in cases for path in case.masks], skip_unreadable=True)
     if not counts.masks:
@@ -384,6 +288,24 @@ def _in_threads(function: Callable[[Item], Result], items: Sequence[Item], what:
 
 
 Found = list[tuple[str, Path, str]]
+_remembered: dict[tuple[object, ...], tuple[Found, str, np.ndarray | None, np.ndarray | None]] = {}
+
+
+def _recall(case: Case, coding: MaskCoding | None) -> Found:
+    """Does what ``_look_at`` does, once for files that have not changed since."""
+    try:
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (case.image, *case.masks)]
+    except OSError:
+        return _look_at(case, coding)
+    key = (*states, coding and json.dumps(coding.to_json()))
+    if key in _remembered:
+        found, case.digest, case.thumbnail, case.mask = _remembered[key]
+        return found
+    found = _look_at(case, coding)
+    if len(_remembered) >= REMEMBERED:
+        _remembered.clear()
+    _remembered[key] = (found, case.digest, case.thumbnail, case.mask)
+    return found
 
 
 def _look_at(case: Case, coding: MaskCoding | None) -> Found:
@@ -480,8 +402,8 @@ def _look_at_masks(case: Case, coding: MaskCoding | None, size: tuple[int, int] 
     return [("faint_mask" if faint else "empty_mask", case.masks[0], f"highest value {highest:g}" if faint else "")]
 
 
-def _compare(cases: Mapping[str, Case], class_of: Mapping[str, str], add: _Adder) -> None:
-    """Notes pairs of (nearly) identical images, and what is wrong with each."""
+def _compare(cases: Mapping[str, Case], class_of: Mapping[str, str], add: ProblemAdder) -> list[tuple[str, str, float]]:
+    """Notes pairs of (nearly) identical images, and what is wrong with each; returns them."""
     pairs = pair_thumbnails({name: case.thumbnail for name, case in cases.items() if case.thumbnail is not None})
     for first, second, correlation in pairs:
         a, b = cases[first], cases[second]
@@ -497,6 +419,7 @@ def _compare(cases: Mapping[str, Case], class_of: Mapping[str, str], add: _Adder
             dice = _dice(a.mask, b.mask)
             if dice < CONFLICT_DICE:
                 add("duplicate_conflict" if same else "mask_conflict", files, f"Dice {dice:.2f}, {likeness}")
+    return pairs
 
 
 def _dice(first: np.ndarray, second: np.ndarray) -> float:

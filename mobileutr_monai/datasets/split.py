@@ -16,7 +16,6 @@ from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pair
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding
 from mobileutr_monai.datasets.tables import read_column
-from mobileutr_monai.readers.pillow_io import look_at
 
 __all__ = [
     "assign_folds",
@@ -42,6 +41,7 @@ def make_datalist(
     classes: str | Path = "",
     groups: str | Path = "",
     coding: MaskCoding | None = None,
+    pairs: Sequence[Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
     """Splits the cases of a folder into a datalist; near-duplicates stay in one section.
 
@@ -53,17 +53,18 @@ def make_datalist(
         groups: images of a group (a patient) stay together: a CSV file with the columns ``image`` and ``group``, or
             ``"folder"``. Empty: folders that are not ``told_as_classes``.
         coding: what the masks' values stand for, written into the datalist.
+        pairs: near-duplicates, if they are known already.
 
     Returns:
         A datalist with paths relative to ``root``, and how it was made.
 
     Raises:
-        ValueError: files are missing, in doubt, unreadable or of different sizes, or a section would be empty.
+        ValueError: files are missing, in doubt or unreadable, or a section would be empty.
     """
     layout = find_layout(root)
     cases = pair_cases(root, layout)
-    _check_sizes(cases)
-    pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
+    if pairs is None:
+        pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
     by_folder = bool(layout.diagnosis) and not told_as_classes(layout) and not classes
     groups = groups or ("folder" if by_folder else "")
     class_of = read_classes(layout, classes or ("none" if groups else ""))
@@ -254,26 +255,6 @@ def hash_files(root: Path, cases: Iterable[Mapping[str, Any]]) -> str:
     for name, path in sorted(paths.items()):
         total.update(f"{name} {hash_file(path)}\n".encode())
     return total.hexdigest()
-
-
-def _check_sizes(cases: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares the sizes that masks and images declare, without decoding them.
-
-    Raises:
-        ValueError: a mask has another size than its image, or an image cannot be read.
-    """
-    for case in cases.values():
-        image = look_at(Path(case["image"]))
-        for mask in case["label"]:
-            try:
-                width, height = look_at(Path(mask)).size
-            except ValueError:  # another format, or broken: said when its values are read
-                continue
-            if (width, height) != image.size:
-                raise ValueError(
-                    f"mask {mask} is {width} x {height}, its image is {image.size[0]} x {image.size[1]}; mobileutr "
-                    "check lists all such masks"
-                )
 
 
 def _make_strata(groups: Iterable[Sequence[str]], class_of: Mapping[str, str]) -> dict[str, list[Sequence[str]]]:

@@ -55,11 +55,11 @@ def setting(text: str) -> tuple[str, Any]:
 
 def make_folds(folder: Path, folds: int) -> dict[str, Any]:
     """Returns a datalist with folds of a folder that has none."""
-    from mobileutr_monai.datasets.check import guess_masks
+    from mobileutr_monai.datasets.check_cases import check_to_split, check_volumes_to_split
+    from mobileutr_monai.datasets.nifti_folders.layout import has_volumes, make_volume_datalist
     from mobileutr_monai.datasets.split import make_datalist
-    from mobileutr_monai.datasets.volumes import has_volumes, make_volume_datalist
 
     if has_volumes(folder):
-        return make_volume_datalist(folder, {}, 0, folds=folds)
-    coding, _ = guess_masks(folder)
-    return make_datalist(folder, {}, 0, folds=folds, coding=coding)
+        return make_volume_datalist(folder, {}, 0, folds=folds, pairs=check_volumes_to_split(folder).pairs)
+    report = check_to_split(folder)
+    return make_datalist(folder, {}, 0, folds=folds, coding=report.coding, pairs=report.pairs)

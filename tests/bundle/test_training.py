@@ -76,6 +76,20 @@ def test_train_says_in_one_line_what_cannot_be_used(
     assert message in line
 
 
+def test_training_stops_at_errors_of_the_data_unless_told_not_to(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = save_images(tmp_path / "data")
+    (data / "images" / "5.png").write_bytes((data / "images" / "0.png").read_bytes())
+    (data / "masks" / "5.png").write_bytes((data / "masks" / "0.png").read_bytes())
+    command = ["train", str(bundle), str(data), "--output", str(tmp_path / "run"), *SMALL]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "1 split_leak (" in said and "0.png = 5.png: training and validation" in said
+    assert not (tmp_path / "run" / "model.pt").exists()
+    assert main([*command, "--set", "check_data=false"]) == 0
+
+
 def test_evaluate_prints_a_row_per_label_and_counts_images_that_lack_it(
     breast: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

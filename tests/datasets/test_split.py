@@ -253,9 +253,3 @@ def test_a_section_that_would_be_empty_is_an_error(tmp_path: Path) -> None:
 def test_classes_too_small_for_a_share_still_give_a_validation(tmp_path: Path) -> None:
     root = draw_folders(tmp_path, {"a": 2, "b": 2})
     assert len(make_datalist(root, {"validation": 0.2}, 0, classes="folder")["validation"]) == 1
-
-
-def test_a_mask_of_another_size_is_named(root: Path) -> None:
-    Image.new("L", (32, 31)).save(root / "masks/benign 3.png")
-    with pytest.raises(ValueError, match=r"benign 3\.png is 32 x 31, its image is 32 x 32; mobileutr check lists all"):
-        make_datalist(root, {"validation": 0.2}, 0)

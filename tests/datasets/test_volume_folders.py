@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mobileutr_monai.__main__ import main
-from mobileutr_monai.datasets.check_volumes import check_volumes
-from mobileutr_monai.datasets.volumes import find_volumes, has_volumes, make_volume_datalist
+from mobileutr_monai.datasets.nifti_folders.check import check_volumes
+from mobileutr_monai.datasets.nifti_folders.layout import find_volumes, has_volumes, make_volume_datalist
 
 SPACING = (1.0, 1.0, 2.0)
 SHAPE = (24, 20, 18)

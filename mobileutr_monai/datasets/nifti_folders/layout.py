@@ -12,12 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.datasets.duplicates import group_pairs
+from mobileutr_monai.datasets.nifti_folders.duplicates import find_near_duplicate_volumes
 from mobileutr_monai.datasets.split import assign_folds, split_groups
 from mobileutr_monai.datasets.tables import read_column
 
@@ -84,14 +87,21 @@ def find_volumes(root: Path) -> VolumeLayout:
 
 
 def make_volume_datalist(
-    root: Path, shares: Mapping[str, float], seed: int, *, folds: int = 0, groups: str | Path = ""
+    root: Path,
+    shares: Mapping[str, float],
+    seed: int,
+    *,
+    folds: int = 0,
+    groups: str | Path = "",
+    pairs: Sequence[Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
-    """Splits the volumes of a folder into a datalist; equal files and groups stay in one section.
+    """Splits the volumes of a folder into a datalist; near-duplicates and groups stay in one section.
 
     Args:
         shares: section -> share of the cases; the rest is ``training``.
         folds: number the training cases by folds from 0; only ``testing`` is set aside.
         groups: CSV file with the columns ``image`` and ``group``.
+        pairs: near-duplicates, if they are known already.
 
     Raises:
         ValueError: a volume has no label, or a section would be empty.
@@ -107,14 +117,16 @@ def make_volume_datalist(
         least = min(channels, key=lambda name: channels[name])
         raise ValueError(f"{least} has {channels[least]} files, others have {max(channels.values())}; add the channels")
     digests = {name: _hash(layout.images[name]) for name in layout.names}
-    group_of = {name: digests[name] for name in layout.names}
+    if pairs is None:
+        pairs = find_near_duplicate_volumes({name: layout.images[name][0] for name in layout.names})
+    members: dict[str, list[str]] = {}
     if groups:
         keys = {name: [name, *(f"{name}{suffix}" for suffix in SUFFIXES)] for name in layout.names}
-        group_of = read_column(Path(groups), "group", keys)
-    members: dict[str, list[str]] = {}
-    for name in layout.names:
-        members.setdefault(group_of[name], []).append(name)
-    together = list(members.values())
+        for name, group in read_column(Path(groups), "group", keys).items():
+            members.setdefault(group, []).append(name)
+    for name in layout.names:  # files that are equal but cannot be compared by their values
+        members.setdefault(digests[name], []).append(name)
+    together = group_pairs(layout.names, [*pairs, *(pair for names in members.values() for pair in pairwise(names))])
     counts = {section: max(1, round(share * len(layout.names))) for section, share in shares.items() if share}
     sections = split_groups(together, counts, "training", seed)
     for section, names in sections.items():
@@ -124,7 +136,11 @@ def make_volume_datalist(
     if folds:
         in_training = set(sections["training"])
         fold_of = assign_folds({"": [group for group in together if set(group) <= in_training]}, folds, seed)
-    datalist: dict[str, Any] = {"description": f"seed {seed}, {pluralize(len(together), 'group')} kept together"}
+    datalist: dict[str, Any] = {
+        "description": f"seed {seed}, {pluralize(len(pairs), 'pair')} of near-duplicates kept together"
+    }
+    if groups:
+        datalist["description"] += f", {pluralize(len(together), 'group')} of {Path(groups).name} kept together"
     total = hashlib.sha256()
     for name in layout.names:
         total.update(f"{name} {digests[name]} {_hash([layout.labels[name]])}\n".encode())
