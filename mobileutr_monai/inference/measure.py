@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from mobileutr_monai.core.kinds import CaseKind
@@ -20,6 +20,8 @@ from mobileutr_monai.readers.nifti_geometry import read_pixel_mm
 __all__ = ["Measurement", "measure_frames", "measure_labels", "read_mm"]
 
 MM3_PER_ML = 1000.0
+_FLAT = 1e-9
+"""Extent of a label across a plane or line that it lies in, over its largest one: rounding errors."""
 
 
 @dataclass
@@ -156,14 +158,16 @@ def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
 def _diameter(box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> float:
     """Returns the largest distance between the middles of two pixels of a region, which is in a box at ``corner``."""
     points = (_row_ends(box) + corner) @ to_mm.T
-    if len(points) < 2:
+    if not len(points) or not np.ptp(points, axis=0).any():
         return 0.0
-    try:
+    # A label may lie in one plane or on one line: the hull is made in as many dimensions as it has.
+    middle = points - points.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(middle, full_matrices=False)
+    points = middle @ directions[sizes > _FLAT * sizes[0]].T
+    if points.shape[1] > 1:
         points = points[ConvexHull(points).vertices]
-    except QhullError:  # all on one line or plane: the ends along the longest axis and its diagonals are among these
-        order = np.lexsort(points.T)
-        extremes = {int(i) for axis in points.T for i in (axis.argmin(), axis.argmax())} | {order[0], order[-1]}
-        points = points[sorted(extremes)]
+    else:
+        points = points[[points.argmin(), points.argmax()]]
     return round(float(pdist(points).max()), 2)
 
 

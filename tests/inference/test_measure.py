@@ -28,6 +28,45 @@ def test_a_label_is_measured_as_all_its_pixels_say(shape, seed):
     assert (found.diameter_px is None) == (len(shape) == 3)
 
 
+def disc(axis):
+    label = np.zeros((24, 24, 24), np.uint8)
+    rows, columns = np.ogrid[:24, :24]
+    label[(slice(None),) * axis + (7,)] = (rows - 11) ** 2 + 2 * (columns - 12) ** 2 + rows * columns / 4 < 150
+    return label
+
+
+def oblique():
+    label = np.zeros((24, 24, 24), np.uint8)
+    x, y = np.indices((24, 24))
+    inside = ((x - 11) ** 2 + (y - 10) ** 2 < 90) & (x + y < 24)
+    label[x[inside], y[inside], (x + y)[inside]] = 1
+    return label
+
+
+def points_at(*places):
+    label = np.zeros((9, 9, 9), np.uint8)
+    label[tuple(np.array(places).T)] = 1
+    return label
+
+
+FLAT = {
+    **{f"disc across axis {axis}": disc(axis) for axis in range(3)},
+    "oblique plane": oblique(),
+    "line": points_at((1, 4, 4), (2, 4, 4), (6, 4, 4)),
+    "oblique line": points_at((1, 1, 1), (3, 3, 3), (8, 8, 8)),
+    "two voxels": points_at((0, 8, 3), (8, 0, 2)),
+    "one voxel": points_at((4, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("label", FLAT.values(), ids=FLAT)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.4, 0.7, 5.0)], ids=str)
+def test_the_diameter_of_what_is_flat_is_that_of_all_its_voxels(label, spacing):
+    (found,) = measure_labels(label, {1: "lesion"}, spacing)
+    points = np.argwhere(label) * spacing
+    assert found.diameter_mm == pytest.approx(max(pdist(points), default=0), abs=0.0051)
+
+
 @pytest.mark.parametrize("before, behind", [((0, 0), (7, 3)), ((5, 9), (0, 0)), ((2, 30), (11, 4))])
 def test_where_a_label_lies_changes_nothing_but_its_share(before, behind):
     label = label_map((40, 30), 0)
