@@ -164,11 +164,8 @@ def _diameter(box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> floa
     middle = points - points.mean(axis=0)
     _, sizes, directions = np.linalg.svd(middle, full_matrices=False)
     points = middle @ directions[sizes > _FLAT * sizes[0]].T
-    if points.shape[1] > 1:
-        points = points[ConvexHull(points).vertices]
-    else:
-        points = points[[points.argmin(), points.argmax()]]
-    return round(float(pdist(points).max()), 2)
+    corners = ConvexHull(points).vertices if points.shape[1] > 1 else [points.argmin(), points.argmax()]
+    return round(float(pdist(points[corners]).max()), 2)
 
 
 def _row_ends(box: np.ndarray) -> np.ndarray:
