@@ -38,6 +38,18 @@ LARGEST_INDEX = 31
 MOST_VALUES = 65536
 """Different values that are counted: as many as 16 bit have. Masks have few; photographs taken for masks have more."""
 
+UNNAMED = "NAME?"
+"""Stands in a proposed coding for the number of a label that only a person knows."""
+
+CLUSTER_DISTANCE = 64
+"""Grey levels (in each colour channel) around a frequent value whose values count as traces of it."""
+
+SMALLEST_CLUSTER = 0.002
+"""Share of all level pixels from which a cluster of values is proposed as a class."""
+
+MOST_PROPOSED = 12
+"""Values that a proposal has at most."""
+
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
@@ -284,16 +296,55 @@ def _are_indices(values: Sequence[float]) -> bool:
 
 def _explain_doubt(counts: ValueCounts) -> str:
     values = sorted(counts.pixels)
-    levels = counts.levels() or values
-    common = sorted(sorted(levels, key=lambda value: -counts.pixels[value])[:12], key=lambda value: (abs(value), value))
-    odd = next((value for value in common if value not in (0, 1, 255)), common[-1])
-    lossy = len(values) > 2 * len(common)
-    proposal = _format_pairs({int(value): index for index, value in enumerate(common)})
-    return (
+    common, tolerance = _propose_values(counts)
+    odd = next((value for value in common or values if value not in (0, 1, 255)), values[-1])
+    seen = (
         f"the coding of the masks is not clear: {counts.example[odd]} has the value {_format_value(odd)}, all masks "
-        f"together have {_format_values(values)}; say what they stand for, for example "
-        f"--masks '{proposal}{',tolerance=32' if lossy else ''}' if these are the classes in order"
+        f"together have {_format_values(values)}"
     )
+    if not common:
+        return f"{seen}, which are no few classes; save masks as label indices, 0 for background, in PNG"
+    # No numbers: a proposal that numbers the values in order, pasted as it is, would swap labels silently.
+    proposal = ",".join(f"{_format_value(value)}={0 if value == 0 else UNNAMED}" for value in common)
+    return (
+        f"{seen}; give --masks '{proposal}{f',tolerance={tolerance}' if tolerance else ''}' with the "
+        f"number of its label in place of each {UNNAMED}: 1, 2 ... in the order of new-bundle --labels, 0 for "
+        "background"
+    )
+
+
+def _propose_values(counts: ValueCounts) -> tuple[list[int], int]:
+    """Returns the values of a coding that covers all masks, and its tolerance; no values where there is none.
+
+    In masks that were compressed, or whose edges are smooth, the values around a frequent one belong to it.
+    """
+    values = np.array(sorted(counts.pixels, key=lambda value: -(counts.flat[value] or 0)))
+    if len(values) <= MOST_PROPOSED and not counts.lossy:
+        found, tolerance = values, 0
+    else:
+        weights = np.array([counts.flat[value] for value in values.tolist()])
+        channels, left = _channels(values), np.ones(len(values), bool)
+        centres: list[int] = []
+        while left.any() and len(centres) <= MOST_PROPOSED:
+            centre = int(np.argmax(left))  # the most frequent that is left
+            near = left & (np.abs(channels - channels[centre]).max(axis=1) <= CLUSTER_DISTANCE)
+            if weights[near].sum() < SMALLEST_CLUSTER * weights.sum() or not weights[centre]:
+                break
+            centres.append(centre)
+            left &= ~near
+        found = values[centres]
+        distance = np.abs(channels[:, None] - channels[centres][None]).max(axis=-1).min(axis=1) if centres else [0]
+        tolerance = int(np.ceil(np.max(distance)))
+    if not 2 <= len(found) <= MOST_PROPOSED or (found != np.round(found)).any():
+        return [], 0
+    if len(counts.pixels) >= MOST_VALUES:  # others were not counted
+        tolerance = 255
+    chosen = sorted((int(value) for value in found), key=lambda value: (abs(value), value))
+    try:  # over all the values that all the masks have
+        MaskCoding("values", values=dict.fromkeys(chosen, 0), tolerance=tolerance).decode([values[None]], ["all masks"])
+    except ValueError:
+        return [], 0
+    return chosen, tolerance
 
 
 def _decode_two_valued(values: np.ndarray, name: str) -> np.ndarray:
@@ -316,6 +367,11 @@ def _parse_text(text: str, files: str) -> MaskCoding:
         return MaskCoding(text, files=files)
     if text in THRESHOLDS:
         return MaskCoding("threshold", THRESHOLDS[text], files=files)
+    if UNNAMED in text:
+        raise ValueError(
+            f"mask coding {text!r} has {UNNAMED}; replace each by the number of its label: 1, 2 ... in the order of "
+            "new-bundle --labels, 0 for background"
+        )
     try:
         pairs = dict(part.strip().split("=") for part in text.split(","))
         if set(pairs) == {"threshold"}:

@@ -48,7 +48,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "full_mask": (WARNING, f"masks that cover {100 * NEARLY_FULL:.0f} % of the image or more: inverted?"),
     "16_bit": (WARNING, "16-bit images: reduced to 8 bit by their full range"),
     "float": (WARNING, "images of floating-point values: reduced to 8 bit"),
-    "alpha": (WARNING, "images with transparency: it is dropped"),
+    "alpha": (
+        WARNING,
+        "images whose fourth channel is dropped as transparency: keep other data in files of their own",
+    ),
     "exif_rotation": (
         WARNING,
         "images that EXIF rotates: they are read rotated; masks drawn on the stored pixels do not match",

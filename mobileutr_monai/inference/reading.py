@@ -97,7 +97,18 @@ def check_image(image: torch.Tensor, channels: int, spatial_dims: int) -> None:
         raise ValueError(
             f"has {pluralize(shape[0], 'channel')} and {pluralize(len(shape) - 1, 'dimension')}, "
             f"the network expects {pluralize(channels, 'channel')} and {pluralize(spatial_dims, 'spatial dimension')}"
+            + (f"; {_say_what_to_do(shape[0], channels, spatial_dims)}" if len(shape) - 1 == spatial_dims else "")
         )
     # By NumPy, which takes a tenth of torch's time.
     if not np.isfinite(convert_to_tensor(image, track_meta=False).cpu().numpy()).all():
         raise ValueError("has values that are no numbers (NaN or infinite); replace them")
+
+
+def _say_what_to_do(found: int, channels: int, spatial_dims: int) -> str:
+    if spatial_dims == 2:
+        kept = "if the fourth is transparency, save it as RGB; else " if (found, channels) == (4, 3) else ""
+        return f"{kept}save the {pluralize(channels, 'channel')} that the network was trained on"
+    return (
+        f"save the {pluralize(channels, 'channel')} that the network was trained on, or train a bundle of your own "
+        f"with mobileutr new-bundle --in-channels {found}"
+    )

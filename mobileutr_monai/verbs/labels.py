@@ -11,7 +11,7 @@ __all__ = ["add_verb"]
 
 def add_verb(verbs: Any) -> None:
     """Adds the verb to the command's parser."""
-    convert = verbs.add_parser("convert-labels", help="draw masks from outlines of COCO, labelme, VIA, CVAT or YOLO")
+    convert = verbs.add_parser("convert-labels", help="draw masks from annotations of COCO, labelme, VIA, CVAT or YOLO")
     convert.add_argument("source", type=Path, metavar="ANNOTATIONS", help="file, or folder of labelme or YOLO files")
     convert.add_argument("--images", type=Path, required=True, metavar="DIR", help="images that were annotated")
     convert.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for images/ and masks/")

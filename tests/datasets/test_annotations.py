@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,7 +108,11 @@ def test_masks_are_drawn_of_every_format(
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        ('{"images": [], "categories": [], "annotations": [{"id": 3}]}', "c.json", "annotation 3 has no polygon"),
+        (
+            '{"images": [], "categories": [], "annotations": [{"id": 3}]}',
+            "c.json",
+            "annotation 3 has neither a polygon",
+        ),
         (
             '{"shapes": [{"label": "a", "points": [[1, 2]], "shape_type": "point"}]}',
             "l.json",
@@ -138,3 +143,52 @@ def test_images_that_are_not_there_are_said(images: Path, tmp_path: Path, capsys
     content["annotations"].append({"id": 9, "image_id": 8, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]})
     assert convert(save(tmp_path / "more.json", json.dumps(content)), images, tmp_path / "out") == 1
     assert "1 image not there, such as gone.png" in capsys.readouterr().out
+
+
+def save_runs(folder: Path, compressed: bool) -> Path:
+    """Writes the shapes as masks: runs of background and mask in turn, down the columns."""
+    content = json.loads(save_coco(folder).read_text())
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[5:15, 10:30] = 1
+    flat = np.concatenate([[0], mask.T.ravel(), [0]])
+    ends = np.flatnonzero(np.diff(flat))
+    runs = {"size": [30, 40], "counts": np.diff([0, *ends, mask.size]).tolist()}
+    if compressed:
+        coco = pytest.importorskip("pycocotools.mask")
+        runs["counts"] = coco.frPyObjects(runs, 30, 40)["counts"].decode()
+    content["annotations"][0]["segmentation"] = runs
+    return save(folder / "runs.json", json.dumps(content))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_run_lengths_of_coco_are_read_next_to_polygons(compressed: bool, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    assert convert(save_runs(tmp_path, compressed), images, tmp_path / "out") == 0
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    assert (mask[5:15, 10:30] == 1).all() and (mask == 1).sum() == 200 and (mask == 2).any()
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "message"),
+    [
+        ([5, 5], [30, 40], "they cover 10 pixels of 1200"),
+        ([1200], [40, 30], "a mask of 30 x 40, the image is 40 x 30"),
+        ("~~~~", [30, 40], "a.png has run lengths that cannot be read"),
+    ],
+)
+def test_run_lengths_of_another_image_are_refused(
+    counts: object, size: list[int], message: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pycocotools")
+    content = json.loads(save_runs(tmp_path, False).read_text())
+    content["annotations"][0]["segmentation"] = {"size": size, "counts": counts}
+    assert convert(save(tmp_path / "bad.json", json.dumps(content)), images, tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_pycocotools_the_error_says_how_to_get_it(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert convert(save_runs(tmp_path, False), images, tmp_path / "out") == 2
+    assert "pip install 'mobileutr-monai[coco]'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,22 @@ CODINGS: dict[str, tuple[Image.Image, str, np.ndarray, str]] = {
 }
 # A mask and its suffix, what is said of it, and the coding that reads it.
 DOUBTS: dict[str, tuple[Image.Image, str, str, str]] = {
-    "grey levels": (recode(TWO, (0, 128, 255)), ".png", "--masks '0=0,128=1,255=2'", "0=0,128=1,255=2"),
-    "void": (recode(TWO, (0, 1, 255)), ".png", "--masks '0=0,1=1,255=2'", "0=0,1=1,255=2"),
-    "distant indices": (recode(TWO, (0, 10, 20)), ".png", "--masks '0=0,10=1,20=2'", "0=0,10=1,20=2"),
-    "no background": (recode(TWO, (1, 2, 1)), ".png", "--masks '1=0,2=1'", "1=1,2=2"),
+    "grey levels": (recode(TWO, (0, 128, 255)), ".png", "--masks '0=0,128=NAME?,255=NAME?'", "0=0,128=1,255=2"),
+    "void": (recode(TWO, (0, 1, 255)), ".png", "--masks '0=0,1=NAME?,255=NAME?'", "0=0,1=1,255=2"),
+    "distant indices": (recode(TWO, (0, 10, 20)), ".png", "--masks '0=0,10=NAME?,20=NAME?'", "0=0,10=1,20=2"),
+    "no background": (recode(TWO, (1, 2, 1)), ".png", "--masks '1=NAME?,2=NAME?'", "1=1,2=2"),
     "colours": (
         recode(TWO, ((0, 0, 0), BLUE, RED)),
         ".png",
-        "--masks '0=0,#0000ff=1,#ff0000=2'",
+        "--masks '0=0,#0000ff=NAME?,#ff0000=NAME?'",
         "#000000=0,#0000ff=1,#ff0000=2",
     ),
-    "grey levels in JPEG": (recode(TWO, (0, 128, 255)), ".jpg", "tolerance=32", "0=0,128=1,255=2,tolerance=64"),
+    "grey levels in JPEG": (
+        recode(TWO, (0, 128, 255)),
+        ".jpg",
+        "255=NAME?,tolerance=",
+        "0=0,128=1,255=2,tolerance=64",
+    ),
 }
 
 
@@ -132,6 +138,8 @@ def test_refuses_what_could_be_several_things_and_says_what_to_declare(
         guess_coding(count(path))
     message = str(caught.value)
     assert advice in message and path.name in message and "\n" not in message
+    with pytest.raises(ValueError, match=r"replace each by the number of its label"):
+        parse_coding(message.split("--masks '")[1].split("'")[0])
     with pytest.raises(ValueError, match=f"mask .*{path.name} has the values"):
         MaskCoding().decode([read_mask(path)], [str(path)])
     read = parse_coding(coding).decode([read_mask(path)], [str(path)])
@@ -161,6 +169,32 @@ def test_masks_of_0_and_1_among_masks_of_0_and_255_are_read_each_by_itself(tmp_p
         assert np.array_equal(coding.decode([read_mask(path)], [str(path)]), ONE)
 
 
+def test_two_colours_in_jpeg_are_two_classes_and_the_proposal_reads_all_masks(tmp_path: Path) -> None:
+    paths = []
+    for index, codes in enumerate([((0, 0, 0), RED, BLUE), ((0, 0, 0), RED, RED), ((0, 0, 0), BLUE, BLUE)]):
+        image = recode(TWO, codes).resize((160, 120), Image.Resampling.NEAREST)
+        image.save(tmp_path / f"{index}.jpg", quality=70)  # with its colours at half the resolution
+        paths.append(tmp_path / f"{index}.jpg")
+    with pytest.raises(ValueError, match="is not clear") as caught:
+        guess_coding(count(*paths))
+    (proposal,) = re.findall(r"--masks '([^']+)'", str(caught.value))
+    pairs = proposal.split(",")
+    assert len(pairs) == 4 and pairs[-1].startswith("tolerance=")
+    labels = {"0": "0", "#00": "2", "#fe": "1", "#ff": "1"}
+    named = [pair.replace("NAME?", labels[pair[:3]] if pair.startswith("#") else "0") for pair in pairs]
+    for path in paths:
+        read = parse_coding(",".join(named)).decode([read_mask(path)], [str(path)])
+        expected = np.asarray(Image.fromarray(TWO).resize((160, 120), Image.Resampling.NEAREST))
+        if path is paths[0]:
+            assert np.mean(read != expected) < 0.05
+
+
+def test_a_photograph_gets_no_proposal(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="which are no few classes; save masks as label indices"):
+        guess_coding(count(save(Image.fromarray(pixels), tmp_path / "photo.png")))
+
+
 def test_a_jpeg_holds_no_class_indices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not clear"):
         guess_coding(count(save(recode(TWO, (0, 3, 6)), tmp_path / "mask.jpg")))
@@ -176,7 +210,7 @@ A, B = np.array([[255, 255, 0]], np.uint8), np.array([[0, 255, 0]], np.uint8)
 FILES: dict[str, tuple[list[str], str, list[int]]] = {
     "a class each": (["m/a.png", "m/b.png"], "class", [1, 2, 0]),
     "parts of one mask": (["m/a.png", "m/b.png"], "merge", [1, 1, 0]),
-    "a class a folder": (["0/a.png", "1/a.png"], "folder", [1, 2, 0]),
+    "a class per folder": (["0/a.png", "1/a.png"], "folder", [1, 2, 0]),
     "parts in one folder": (["0/a.png", "0/a_1.png"], "folder", [1, 1, 0]),
 }
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.annotations.formats import FORMATS, Outline, recognise_format
+from mobileutr_monai.datasets.annotations.run_lengths import decode_runs
 from mobileutr_monai.readers.pillow_io import open_image
 
 __all__ = ["Converted", "convert_labels", "describe"]
@@ -83,8 +84,12 @@ def convert_labels(
         mask = Image.new("L", size)
         draw = ImageDraw.Draw(mask)
         for outline in of_image.get(name, []):
+            value = 1 + names.index(outline.label)
+            if outline.runs is not None:
+                mask.paste(value, mask=decode_runs(outline.runs, size, f"{source}: {name}"))
+                continue
             scale = size if outline.relative else (1, 1)
-            draw.polygon([(x * scale[0], y * scale[1]) for x, y in outline.points], fill=1 + names.index(outline.label))
+            draw.polygon([(x * scale[0], y * scale[1]) for x, y in outline.points], fill=value)
         mask.save(output / "masks" / f"{path.stem}.png")
         shutil.copyfile(path, output / "images" / name)
     counts = Counter(outline.label for outline in outlines)

@@ -1,7 +1,7 @@
 """Readers of outlines: COCO, labelme, VIA, CVAT XML and YOLO.
 
-Each yields polygons with the names of their image and label. What is no outline (COCO's run lengths, boxes, points) is
-an error that names the file; nothing is left out in silence.
+Each yields polygons, of COCO run lengths, too, with the names of their image and label. What is no outline (boxes,
+points) is an error that names the file; nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ __all__ = ["FORMATS", "Outline", "recognise_format"]
 
 
 class Outline(NamedTuple):
-    """A polygon of an image.
+    """A polygon of an image, or a mask of it in run lengths.
 
     Attributes:
         image: name of the image's file.
         label: name of the label.
         points: (x, y) in pixels; of YOLO, in shares of the image's width and height.
         relative: whether points are shares.
+        runs: instead of points, COCO's run lengths: ``size`` (rows, columns) and ``counts``, compressed or not.
     """
 
     image: str
     label: str
     points: list[tuple[float, float]]
     relative: bool = False
+    runs: dict[str, Any] | None = None
 
 
 def recognise_format(source: Path) -> str:
@@ -67,10 +69,13 @@ def _read_coco(source: Path) -> Iterator[Outline]:
     images = {image["id"]: str(image["file_name"]) for image in content["images"]}
     for annotation in content["annotations"]:
         parts = annotation.get("segmentation")
+        if isinstance(parts, dict) and {"size", "counts"} <= parts.keys():
+            yield Outline(images[annotation["image_id"]], names[annotation["category_id"]], [], runs=parts)
+            continue
         if not isinstance(parts, list) or not parts:
             raise ValueError(
-                f"{source}: annotation {annotation.get('id')} has no polygon; export it with polygons, not as run "
-                "lengths or boxes"
+                f"{source}: annotation {annotation.get('id')} has neither a polygon nor run lengths; export it with "
+                "polygons or masks, not as boxes"
             )
         for part in parts:
             yield Outline(images[annotation["image_id"]], names[annotation["category_id"]], _pairs(part))

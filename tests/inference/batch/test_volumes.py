@@ -81,7 +81,7 @@ def test_volume_in_ml_follows_the_voxel_size_and_is_absent_without_one(run, tmp_
     ("shape", "status", "detail"),
     [
         ((24, 30), "skipped", "a 2D image or cine; the bundle takes volumes"),
-        ((24, 30, 20, 2), "failed", "the network expects 1 channel and 3 spatial dimensions"),
+        ((24, 30, 20, 2), "failed", "the network expects 1 channel and 3 spatial dimensions; save the 1 channel that"),
     ],
 )
 def test_another_number_of_dimensions_costs_only_that_file(run, tmp_path, shape, status, detail):
