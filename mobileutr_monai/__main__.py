@@ -132,7 +132,10 @@ def _build_parser() -> argparse.ArgumentParser:
         "class of an image: folder, prefix (the first letters of its name), none, or a CSV file with the columns "
         "image and class (default: folder, if the folders are few and large)"
     )
-    layouts = "folder with images/ and masks/0/ (masks/1/ ...) or masks/, or with NAME.png and NAME_mask.png"
+    layouts = (
+        "folder with images/ and masks/0/ (masks/1/ ...) or masks/, or with NAME.png and NAME_mask.png; or a CSV table "
+        "with the columns image and mask, and perhaps group, class and split"
+    )
 
     check = verbs.add_parser("check", help="find faults in a folder of images and masks before training")
     check.add_argument("folder", type=Path, metavar="DIR", help=layouts)
@@ -276,15 +279,17 @@ def _export(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from mobileutr_monai.datasets.check import ERROR, check_folder
     from mobileutr_monai.datasets.nifti_folders.layout import has_volumes
+    from mobileutr_monai.verbs.options import separate_table
 
-    if has_volumes(options.folder):
+    folder, table = separate_table(options.folder)
+    if table is None and has_volumes(folder):
         from mobileutr_monai.datasets.nifti_folders.check import check_volumes
 
         report = check_volumes(options.folder)
     else:
         report = check_folder(
-            options.folder,
-            datalist=options.datalist,
+            folder,
+            datalist=options.datalist or table or "",
             fold=options.fold,
             coding=options.masks,
             classes=options.classes,
@@ -301,12 +306,14 @@ def _split(options: argparse.Namespace) -> int:
     from mobileutr_monai.datasets.layout import find_layout
     from mobileutr_monai.datasets.nifti_folders.layout import has_volumes, make_volume_datalist
     from mobileutr_monai.datasets.split import make_datalist
+    from mobileutr_monai.verbs.options import separate_table
 
     if options.folds and options.validation is not None:
         raise ValueError("--folds and --validation exclude each other; each fold is validated on in its turn")
     validation = 0.2 if options.validation is None else options.validation
     shares = {"testing": options.test} if options.folds else {"validation": validation, "testing": options.test}
-    if has_volumes(options.folder):
+    folder, table = separate_table(options.folder)
+    if table is None and has_volumes(folder):
         if options.masks or options.classes:
             raise ValueError(f"{options.folder} has volumes; leave out --masks and --classes, which are for images")
         report = check_volumes_to_split(options.folder)
@@ -319,9 +326,9 @@ def _split(options: argparse.Namespace) -> int:
         print(volumes["description"])
         _print_warnings(report.summarise("warning"))
         return 0
-    report = check_to_split(options.folder, options.masks, options.classes)
+    report = check_to_split(folder, options.masks, options.classes, table)
     datalist = make_datalist(
-        options.folder,
+        folder,
         shares,
         options.seed,
         folds=options.folds,
@@ -329,9 +336,10 @@ def _split(options: argparse.Namespace) -> int:
         groups=options.groups,
         coding=report.coding,
         pairs=report.pairs,
+        table=table,
     )
     _write_json(options.output, datalist)
-    for ignored in find_layout(options.folder).ignored:
+    for ignored in find_layout(folder).ignored if table is None else ():
         print(f"not used: {ignored.path}: {ignored.reason}, {ignored.detail}", file=sys.stderr)
     counts = ", ".join(f"{len(items)} {name}" for name, items in datalist.items() if isinstance(items, list))
     print(f"{options.output}: {counts}")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from mobileutr_monai.datasets.datalist import find_json, find_lists, read_lines, read_mask_coding, read_sections
 from mobileutr_monai.datasets.duplicates import make_thumbnail, pair_thumbnails
-from mobileutr_monai.datasets.layout import Layout, find_layout
+from mobileutr_monai.datasets.layout import Layout, find_layout, layout_of_table
 from mobileutr_monai.datasets.masks import MaskCoding, ValueCounts, guess_coding, parse_coding, read_mask
 from mobileutr_monai.datasets.problems import (
     CONFLICT_DICE,
@@ -38,6 +38,7 @@ from mobileutr_monai.datasets.problems import (
     Report,
 )
 from mobileutr_monai.datasets.split import read_classes
+from mobileutr_monai.datasets.tables import is_table
 from mobileutr_monai.readers.image_content import TRANSPARENT_MODES, ImageContent
 from mobileutr_monai.readers.pillow_io import look_at, open_image
 
@@ -98,8 +99,9 @@ def check_folder(
         raise FileNotFoundError(f"{str(root)!r} is not a folder; give the folder that holds the images")
     report = Report(root)
     path = None if datalist is None else find_json(root, datalist)
+    table = path if path is not None and is_table(path) else None
     try:
-        layout = find_layout(root)
+        layout = find_layout(root) if table is None else layout_of_table(table)
     except FileNotFoundError:
         if path is None:
             raise
@@ -107,8 +109,12 @@ def check_folder(
     add = ProblemAdder(report)
     _check_names(layout, add)
     cases = {name: Case(name, path, layout.mask_files(name)) for name, path in layout.images.items()}
-    if datalist is not None:
+    if datalist is not None and (table is None or layout.sections):
         _place_in_sections(cases, root, path, fold, report, add)
+    elif table is not None:
+        for case in cases.values():
+            if not case.image.is_file():
+                add("missing_file", [case.image], f"in {table.name}")
     class_of = read_classes(layout, classes)
     report.cases, report.masks = len(cases), sum(len(case.masks) for case in cases.values())
 
@@ -274,7 +280,7 @@ def _count_one(path: Path, skip_unreadable: bool) -> ValueCounts:
     counts = ValueCounts()
     try:
         counts.add(read_mask(path), str(path))
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         if not skip_unreadable:
             raise
     return counts

@@ -22,14 +22,18 @@ logger = logging.getLogger(__name__)
 Item = Mapping[str, Any]
 
 
-def check_to_split(root: Path, coding: MaskCoding | str | None = None, classes: str | Path = "") -> Report:
-    """Checks the images and masks of a folder as ``check_folder`` does, without a list.
+def check_to_split(
+    root: Path, coding: MaskCoding | str | None = None, classes: str | Path = "", table: Path | None = None
+) -> Report:
+    """Checks the images and masks of a folder, or of a table, as ``check_folder`` does, without another list.
 
     Raises:
         ValueError: there are errors.
     """
-    report = check_folder(root, datalist=None, coding=coding, classes=classes)
-    _stop_at_errors(report, f"mobileutr check {root} lists all")
+    report = check_folder(root, datalist=table, coding=coding, classes=classes)
+    known = {"undeclared_coding"}  # the new list declares it
+    report.problems = [problem for problem in report.problems if problem.kind not in known]
+    _stop_at_errors(report, f"mobileutr check {table or root} lists all")
     return report
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, parse_coding
-from mobileutr_monai.datasets.tables import compose, normalize, read_lines
+from mobileutr_monai.datasets.tables import compose, is_table, normalize, read_cases, read_lines
 
 __all__ = [
     "find_json",
@@ -43,7 +43,8 @@ def load_datalist(dataset_dir: str | Path, datalist: str | Path = "", fold: int 
 
     Args:
         dataset_dir: folder that the datalist's paths are relative to.
-        datalist: JSON file; if empty, ``datalist.json`` in the folder, else the text lists of the authors' layout.
+        datalist: JSON file, or CSV table as for ``read_cases``; if empty, ``datalist.json`` in the folder, else the
+            text lists of the authors' layout.
         fold: which of the numbered text lists to use; in a JSON list without ``validation`` whose ``training`` cases
             have a ``fold``, the cases of this one become ``validation``. None: the first, which is said.
 
@@ -87,6 +88,8 @@ def read_mask_coding(path: Path) -> MaskCoding | None:
     Raises:
         ValueError: what it declares is no coding.
     """
+    if is_table(path):
+        return None
     entry = _read_json(path).get("mask_coding")
     return None if entry is None else parse_coding(entry)
 
@@ -181,14 +184,29 @@ def read_sections(path: Path) -> dict[str, list[Item]]:
         FileNotFoundError: the list does not exist.
         ValueError: it is not a datalist.
     """
+    if is_table(path):
+        return _read_table_sections(path)
     sections = {name: items for name, items in _read_json(path).items() if isinstance(items, list)}
     if not sections:
         raise ValueError(f"datalist {path} has no lists of cases, such as 'training' and 'validation'")
     return {name: [_as_item(item, name, path) for item in items] for name, items in sections.items()}
 
 
+def _read_table_sections(path: Path) -> dict[str, list[Item]]:
+    sections: dict[str, list[Item]] = {}
+    for case in read_cases(path):
+        if not case.split:
+            raise ValueError(
+                f"{path} has no column split; make a list of it with: mobileutr split {path} --output "
+                f"{path.parent / 'datalist.json'}"
+            )
+        image, *masks = (file.relative_to(path.parent).as_posix() for file in (case.image, *case.masks))
+        sections.setdefault(case.split, []).append({"image": image, "label": masks})
+    return sections
+
+
 def find_json(root: Path, datalist: str | Path = "") -> Path | None:
-    """Returns the JSON datalist that is given, or that the folder holds, or nothing."""
+    """Returns the JSON datalist or CSV table that is given, or the list that the folder holds, or nothing."""
     path = Path(datalist) if datalist else root / "datalist.json"
     return path if datalist or path.is_file() else None
 

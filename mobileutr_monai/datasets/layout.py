@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
+from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.core.walk import Ignored, list_files
-from mobileutr_monai.datasets.tables import compose
+from mobileutr_monai.datasets.tables import compose, read_cases
 
-__all__ = ["Layout", "find_layout"]
+__all__ = ["Layout", "find_layout", "layout_of_table"]
 
 _MASK_NAME = re.compile(r"(.+?)[ _-](?:mask|segmentation|seg|label|gt)(?:[ _-]?\d+)?", re.IGNORECASE)
 
@@ -45,6 +46,8 @@ class Layout:
             for one with an accent.
         left_out: files that are no images, or lie too deep.
         ignored: what was not looked at, such as links to folders.
+        groups, classes: name -> group, class, where a table has them.
+        sections: section -> names, where a table has them.
     """
 
     mask_folders: list[Path]
@@ -56,6 +59,9 @@ class Layout:
     same_name: list[tuple[Path, Path]] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
+    sections: dict[str, list[str]] = field(default_factory=dict)
 
     def without_mask(self, index: int) -> list[str]:
         """Returns the names of the images that have no mask of a class."""
@@ -83,6 +89,34 @@ def find_layout(root: Path) -> Layout:
     return layout
 
 
+def layout_of_table(path: Path) -> Layout:
+    """Returns the cases of a table by ``read_cases`` as a layout; files need not exist.
+
+    Raises:
+        ValueError: the table cannot be read, or its images are volumes.
+    """
+    layout = Layout(mask_folders=[path.parent], files="class", masks=[{}], orphans=[[]])
+    for case in read_cases(path):
+        if case.image.name.endswith((".nii", ".nii.gz")):
+            raise ValueError(
+                f"{path}, line {case.line}: {case.image.name} is a volume; tables of volumes are for mobileutr train "
+                "alone, put them into imagesTr/ and labelsTr/ for check and split"
+            )
+        name = compose(case.image.relative_to(path.parent).with_suffix("").as_posix())
+        if name in layout.images:
+            layout.same_name.append((layout.images[name], case.image))
+            continue
+        layout.images[name] = case.image
+        if case.masks:
+            layout.masks[0][name] = case.masks
+        for value, found in ((case.group, layout.groups), (case.kind, layout.classes)):
+            if value:
+                found[name] = value
+        if case.split:
+            layout.sections.setdefault(case.split, []).append(name)
+    return layout
+
+
 def _find_folder(root: Path, names: Sequence[str]) -> Path | None:
     """Returns the first folder of some names, in any case."""
     found = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
@@ -98,8 +132,26 @@ def _say_what_is_missing(root: Path, images: Path | None, masks: Path | None) ->
     elif masks is not None:
         what = f"has {masks.name}/ but no images/ (or imgs/) next to it"
     else:
-        what = "has no images/ with masks/0/ (or masks/) next to it, nor NAME_mask.png next to NAME.png"
+        what = _say_what_is_near(root)
     return f"{root} {what}; docs/own_data.md shows the layouts"
+
+
+def _say_what_is_near(root: Path) -> str:
+    """Says what is missing from the layout that a folder without images/ and masks/ comes closest to."""
+    names = {path.name.lower(): path.name for path in root.glob("[!.]*") if path.is_dir()} if root.is_dir() else {}
+    for folder, other in (("imagestr", "labelsTr"), ("labelstr", "imagesTr")):
+        if folder in names:
+            return f"has {names[folder]}/ but no volumes NAME.nii.gz in it and in {other}/, as nnU-Net has them"
+    for name in sorted(names.values()):
+        if _find_folder(root / name, IMAGE_FOLDERS) and _find_folder(root / name, MASK_FOLDERS):
+            return f"has no images/ and masks/, but {name}/ has: give that folder"
+    images = sum(map(_is_image, root.rglob("*"))) if root.is_dir() else 0
+    if images:
+        return (
+            f"has {pluralize(images, 'image')} and no masks: each NAME.png needs NAME_mask.png next to it, or put them "
+            "into images/ and masks/ under the same names"
+        )
+    return "has no images/ with masks/0/ (or masks/) next to it, nor NAME_mask.png next to NAME.png"
 
 
 def _find_in_folders(images: Path, masks: Path) -> Layout | None:

@@ -13,7 +13,7 @@ from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.datalist import pair_cases, relative_case
 from mobileutr_monai.datasets.duplicates import find_near_duplicates, group_pairs
-from mobileutr_monai.datasets.layout import Layout, find_layout
+from mobileutr_monai.datasets.layout import Layout, find_layout, layout_of_table
 from mobileutr_monai.datasets.masks import MaskCoding
 from mobileutr_monai.datasets.tables import read_column
 
@@ -42,6 +42,7 @@ def make_datalist(
     groups: str | Path = "",
     coding: MaskCoding | None = None,
     pairs: Sequence[Sequence[Any]] | None = None,
+    table: Path | None = None,
 ) -> dict[str, Any]:
     """Splits the cases of a folder into a datalist; near-duplicates stay in one section.
 
@@ -54,6 +55,8 @@ def make_datalist(
             ``"folder"``. Empty: folders that are not ``told_as_classes``.
         coding: what the masks' values stand for, written into the datalist.
         pairs: near-duplicates, if they are known already.
+        table: CSV table of the cases, as for ``read_cases``, instead of the folder's layout; its columns give groups,
+            classes and sections where there are no others.
 
     Returns:
         A datalist with paths relative to ``root``, and how it was made.
@@ -61,15 +64,17 @@ def make_datalist(
     Raises:
         ValueError: files are missing, in doubt or unreadable, or a section would be empty.
     """
-    layout = find_layout(root)
+    layout = find_layout(root) if table is None else layout_of_table(table)
     cases = pair_cases(root, layout)
     if pairs is None:
         pairs = find_near_duplicates({name: case["image"] for name, case in cases.items()})
     by_folder = bool(layout.diagnosis) and not told_as_classes(layout) and not classes
+    if table is not None and layout.groups and not groups:
+        groups = table
     groups = groups or ("folder" if by_folder else "")
-    class_of = read_classes(layout, classes or ("none" if groups else ""))
+    class_of = read_classes(layout, classes or ("none" if groups and not layout.classes else ""))
     members: dict[str, list[str]] = {}
-    for name, group in read_groups(layout, groups).items():
+    for name, group in (layout.groups if groups == table else read_groups(layout, groups)).items():
         members.setdefault(group, []).append(name)
     grouped = group_pairs(cases, [*pairs, *(pair for names in members.values() for pair in pairwise(names))])
 
@@ -86,8 +91,14 @@ def make_datalist(
     datalist["inputs_sha256"] = hash_files(root, cases.values())
     if coding is not None:
         datalist["mask_coding"] = coding.to_json()
-    sections = _split_strata(_make_strata(grouped, class_of), shares, seed)
-    _fill_empty(sections, grouped, shares, seed)
+    if layout.sections:
+        sections = {section: sorted(names) for section, names in layout.sections.items()}
+        datalist["description"] = f"sections of {'' if table is None else table.name}"
+        if "training" not in sections:
+            raise ValueError(f"{table} has no row whose split is training; add some, or remove the column")
+    else:
+        sections = _split_strata(_make_strata(grouped, class_of), shares, seed)
+        _fill_empty(sections, grouped, shares, seed)
     for section, names in sections.items():
         datalist[section] = [relative_case(cases[name], root) for name in names]
     if folds:
@@ -182,6 +193,8 @@ def read_classes(layout: Layout, rule: str | Path = "") -> dict[str, str]:
     Raises:
         ValueError: the rule does not give each image a class.
     """
+    if not rule and layout.classes:
+        return dict(layout.classes)
     if not rule:
         return dict(layout.diagnosis) if told_as_classes(layout) else {}
     if rule == "none":

@@ -5,15 +5,43 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mobileutr_monai.core.text import pluralize
 
-__all__ = ["compose", "normalize", "read_column", "read_lines"]
+__all__ = ["TableCase", "compose", "is_table", "normalize", "read_cases", "read_column", "read_lines"]
 
 _SEPARATORS = ",;\t|"
+SECTIONS = {
+    "training": "training",
+    "train": "training",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "testing": "testing",
+    "test": "testing",
+}
+"""What may stand in a column ``split`` -> section of the list."""
+
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+
+
+class TableCase(NamedTuple):
+    """A row of a table of cases, or several rows of one image."""
+
+    line: int
+    image: Path
+    masks: list[Path]
+    group: str
+    kind: str
+    split: str
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a path is called like a table of cases."""
+    return Path(path).suffix.lower() in (".csv", ".tsv")
 
 
 def compose(name: str) -> str:
@@ -96,8 +124,70 @@ def read_column(path: Path, column: str, keys: Mapping[str, Iterable[str]]) -> d
     return found
 
 
-def _read_rows(path: Path, column: str, wanted: str) -> Iterable[tuple[int, str, str]]:
+def read_cases(path: Path) -> list[TableCase]:
+    """Returns the cases of a CSV table: columns ``image`` and ``mask``, perhaps ``group``, ``class`` and ``split``.
+
+    Paths are relative to the table's folder. Several rows of an image name several masks of it, one per label in order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, rows contradict each other, or a column has values in some rows only; the
+            message has file and line.
+    """
+    wanted = "the columns image and mask, and perhaps group, class and split"
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path)!r} does not exist; give a CSV file with {wanted}")
+    cases: dict[str, TableCase] = {}
+    for line, row in _read_table(path, ("image", "mask"), wanted):
+        if not row["image"]:
+            raise ValueError(f"{path}, line {line}: the image is empty; fill it in or remove the row")
+        image = path.parent / row["image"].replace("\\", "/")
+        split = SECTIONS.get(row.get("split", "").lower(), "")
+        if row.get("split") and not split:
+            raise ValueError(f"{path}, line {line}: split is {row['split']!r}; write one of {', '.join(SECTIONS)}")
+        new = TableCase(line, image, [], row.get("group", ""), row.get("class", ""), split)
+        case = cases.setdefault(str(image), new)
+        for column, one, other in (
+            ("group", case.group, new.group),
+            ("class", case.kind, new.kind),
+            ("split", case.split, new.split),
+        ):
+            if one != other:
+                raise ValueError(
+                    f"{path}, lines {case.line} and {line}: {row['image']!r} has the {column} {one!r} and {other!r}"
+                )
+        mask = path.parent / row["mask"].replace("\\", "/")
+        if row["mask"] and mask in case.masks:
+            raise ValueError(f"{path}, lines {case.line} and {line} are the same; remove one of them")
+        if row["mask"]:
+            case.masks.append(mask)
+    found = list(cases.values())
+    if not found:
+        raise ValueError(f"{path} has no rows; it must have {wanted}, and one row per image")
+    for column, values in (
+        ("group", [case.group for case in found]),
+        ("class", [case.kind for case in found]),
+        ("split", [case.split for case in found]),
+    ):
+        if any(values) and not all(values):
+            line = found[values.index("")].line
+            raise ValueError(f"{path}, line {line}: {column} is empty, other rows have one; fill it in for all or none")
+    return found
+
+
+def _read_rows(path: Path, column: str, wanted: str) -> Iterator[tuple[int, str, str]]:
     """Yields line, image and value of the rows that have both."""
+    for line, row in _read_table(path, ("image", column), wanted):
+        if row["image"] and row[column]:
+            yield line, row["image"], row[column]
+
+
+def _read_table(path: Path, columns: Sequence[str], wanted: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields line and column -> value, column names in small letters, of the rows that are not empty.
+
+    Raises:
+        ValueError: the table lacks one of ``columns``, or is none.
+    """
     text = read_text(path)
     header = next((line for line in text.splitlines() if line.strip()), "")
     if header.lower().startswith("sep="):  # as Excel reads and writes it
@@ -113,7 +203,7 @@ def _read_rows(path: Path, column: str, wanted: str) -> Iterable[tuple[int, str,
                 continue
             if not places:
                 places = {cell.lower(): place for place, cell in enumerate(cells)}
-                if not {"image", column} <= places.keys():
+                if not set(columns) <= places.keys():
                     raise ValueError(f"{path}, line {reader.line_num}: the table must have {wanted}, got {cells}")
                 continue
             if len(cells) > len(places) and any(cells[len(places) :]):
@@ -122,9 +212,7 @@ def _read_rows(path: Path, column: str, wanted: str) -> Iterable[tuple[int, str,
                     f"around values with {separator!r}"
                 )
             cells += [""] * (len(places) - len(cells))
-            image, value = cells[places["image"]], cells[places[column]]
-            if image and value:
-                yield reader.line_num, image, value
+            yield reader.line_num, {name: cells[place] for name, place in places.items()}
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
     if not places:

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["amount", "count", "duration", "fraction", "make_folds", "positive", "setting", "sides", "spacing"]
+__all__ = [
+    "amount",
+    "count",
+    "duration",
+    "fraction",
+    "make_folds",
+    "positive",
+    "separate_table",
+    "setting",
+    "sides",
+    "spacing",
+]
 
 
 def number(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], Any]:
@@ -51,6 +62,13 @@ def setting(text: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
+
+
+def separate_table(source: Path) -> tuple[Path, Path | None]:
+    """Returns the folder of a data set, and its table where a CSV file was given instead of a folder."""
+    from mobileutr_monai.datasets.tables import is_table
+
+    return (source.parent, source) if is_table(source) and not source.is_dir() else (source, None)
 
 
 def make_folds(folder: Path, folds: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.verbs.options import positive, setting
+from mobileutr_monai.verbs.options import positive, separate_table, setting
 
 __all__ = ["add_verbs"]
 
@@ -18,7 +18,12 @@ def add_verbs(verbs: Any) -> None:
     """Adds the verbs to the command's parser."""
     train = verbs.add_parser("train", help="train a bundle on a folder of images with masks, into a folder of its own")
     train.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, as new-bundle makes it")
-    train.add_argument("folder", type=Path, metavar="DIR", help="images and masks, with the datalist.json of split")
+    train.add_argument(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="images and masks, with the datalist.json of split; or a CSV table: image, mask, split",
+    )
     train.add_argument("--output", type=Path, help="folder of the run (default: BUNDLE/runs/DATE_TIME)")
     train.add_argument("--epochs", type=positive, help="how often all cases are seen (default: the bundle's)")
     train.add_argument(
@@ -71,7 +76,7 @@ def _add_common(parser: argparse.ArgumentParser, config: str, example: str) -> N
 def _train(options: argparse.Namespace) -> int:
     from mobileutr_monai.core.folders import require_configs
 
-    bundle, data = options.bundle.resolve(), options.folder.resolve()
+    bundle, (data, table) = options.bundle.resolve(), separate_table(options.folder.resolve())
     require_configs(bundle, ("train", "metadata"))
     if not data.is_dir():
         raise NotADirectoryError(f"{str(options.folder)!r} is not a folder; give the folder that holds the images")
@@ -88,7 +93,7 @@ def _train(options: argparse.Namespace) -> int:
     given = {
         "max_epochs": options.epochs,
         "pretrained": pretrained,
-        "datalist": None if options.datalist is None else options.datalist.resolve(),
+        "datalist": table if options.datalist is None else options.datalist.resolve(),
         "early_stopping": options.early_stopping,
         "fold": options.fold,
     }
@@ -129,10 +134,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from mobileutr_monai.bundle.training import evaluate_bundle, format_scores
     from mobileutr_monai.core.folders import read_labels
 
-    given = {"section": options.section, "weights": options.weights, "datalist": options.datalist}
+    data, table = separate_table(options.folder.resolve())
+    given = {"section": options.section, "weights": options.weights, "datalist": options.datalist or table}
     overrides = {name: value for name, value in given.items() if value is not None} | dict(options.settings)
     output = (options.output or options.bundle / "eval").resolve()
-    metrics = evaluate_bundle(options.bundle.resolve(), options.folder.resolve(), output, overrides)
+    metrics = evaluate_bundle(options.bundle.resolve(), data, output, overrides)
     print(format_scores(output, metrics, read_labels(options.bundle)))
     print(output / "metrics.csv")
     return 0
