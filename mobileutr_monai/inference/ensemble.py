@@ -8,7 +8,13 @@ from itertools import combinations
 import torch
 from torch.nn import functional
 
-__all__ = ["average_probabilities", "flip_combinations"]
+__all__ = ["average_probabilities", "describe_average", "flip_combinations"]
+
+
+def describe_average(networks: int, flip_axes: Sequence[int]) -> str:
+    """Returns what results are the mean of, for the report; nothing for one network without flips."""
+    several = f"{networks} networks" if networks > 1 else ""
+    return " and ".join(filter(None, (several, "mirror images" if flip_axes else "")))
 
 
 def average_probabilities(logits: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -125,6 +125,12 @@ class QualityCheck:
         logger.warning("confidence stays empty: %s; fit it with scripts/calibrate_bundle.py", problem)
         return QualityCheck({}, self.settings, self.max_area_change, self.max_outside_percent)
 
+    def without_calibration(self) -> QualityCheck:
+        """Returns what may be used with results of another kind than was fitted, such as means of several networks."""
+        domain = self.calibration.get("domain")
+        rest = {"domain": domain} if domain else {}
+        return QualityCheck(rest, self.settings, self.max_area_change, self.max_outside_percent)
+
     def measure_distance(self, image: torch.Tensor) -> float | None:
         """Returns how far an image, as the network sees it, is from the training images; None if that was not fitted.
 

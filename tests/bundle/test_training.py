@@ -76,6 +76,20 @@ def test_train_says_in_one_line_what_cannot_be_used(
     assert message in line
 
 
+def test_tensorboard_has_loss_and_scores_of_each_epoch(bundle: Path, data: Path, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    command = ["train", str(bundle), str(data), "--output", str(run), *SMALL, "--set", "tensorboard=true"]
+    assert main([*command, "--epochs", "2"]) == 0
+    found: dict[str, list[int]] = {}
+    for path in run.rglob("events.out.tfevents.*"):
+        log = events.EventAccumulator(str(path)).Reload()
+        for tag in log.Tags()["scalars"]:
+            found.setdefault(tag, []).extend(event.step for event in log.Scalars(tag))
+    assert sorted(set(found["val_mean_dice"])) == [1, 2]
+    assert any("loss" in tag and len(steps) >= 2 for tag, steps in found.items())
+
+
 def test_training_stops_at_errors_of_the_data_unless_told_not_to(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

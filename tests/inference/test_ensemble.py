@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def test_every_combination_of_axes_is_flipped():
     assert list(flip_combinations([])) == [()]
 
 
+@pytest.mark.parametrize("options", [(), ("--tta",)])
+def test_a_calibrated_confidence_is_of_one_network_without_flips(
+    options: tuple[str, ...], breast: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    name = "benign (391).jpg"
+    (tmp_path / "images" / name).write_bytes((breast / "sample_data" / "images" / name).read_bytes())
+    out = tmp_path / "out"
+    command = ["predict", str(breast), str(tmp_path / "images"), "--output", str(out), "--workers", "0", "--no-page"]
+    assert main([*command, *options]) == 0
+    (row,) = csv.DictReader((out / "report.csv").open(newline=""))
+    assert (row["confidence"] == "", "mean of mirror images" in row["detail"]) == (bool(options), bool(options))
+
+
 def save_weights(path: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     torch.save(MobileUtr(2, 3, 1).state_dict(), path)
@@ -46,6 +61,10 @@ def test_predict_averages_networks_and_flips(breast: Path, tmp_path: Path) -> No
     assert main(command) == 0
     report = json.loads((out / "report.json").read_text())
     assert (report["options"]["networks"], report["options"]["flip_axes"]) == (2, [1])
+
+    (row,) = csv.DictReader((out / "report.csv").open(newline=""))
+    assert "mean of 2 networks and mirror images; confidence is not calibrated for that" in row["detail"]
+    assert row["confidence"] == ""
 
     parser = ConfigParser()
     parser.read_config(str(breast / "configs" / "inference.json"))

@@ -54,6 +54,7 @@ class Pipeline:
         batch_size: images that go through the network together.
         temporal_sigma: frames over which the probabilities of a cine are averaged, see ``smooth_frames``.
         versions: of the libraries, for the report.
+        average: what results are the mean of, see ``describe_average``; said in the report.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Pipeline:
         batch_size: int,
         temporal_sigma: float,
         versions: str = "",
+        average: str = "",
     ) -> None:
         self.segmenter, self.worker, self.pool, self.quality = segmenter, worker, pool, quality
         self.labels, self.batch_size, self.temporal_sigma = worker.labels, batch_size, temporal_sigma
         self.versions = versions
+        self.note = f"mean of {average}; confidence is not calibrated for that" if average else ""
 
     def segment(
         self, cases: Sequence[InputCase], input_stats: Mapping[str, str], workers: int
@@ -244,7 +247,7 @@ class Pipeline:
             confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts, distance)
             row.confidence = None if confidence is None else round(confidence, 4)
             row.flag = FLAG_SEPARATOR.join(flags)
-            row.detail = written.detail
+            row.detail = "; ".join(filter(None, (written.detail, self.note)))
             rows.append(row)
         return rows
 

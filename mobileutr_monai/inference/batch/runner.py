@@ -37,6 +37,7 @@ from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.inference.ensemble import describe_average
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
 from mobileutr_monai.inference.outputs.result import OutputOptions
@@ -352,10 +353,15 @@ class BatchRunner:
                 self._make_pool(worker) as pool,
                 tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=not progress) as bar,
             ):
-                quality = self.quality.for_weights(identity["weights_sha256"])
+                average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
+                if average:
+                    quality = self.quality.without_calibration()
+                    logger.warning("confidence stays empty: it is not calibrated for means of %s", average)
+                else:
+                    quality = self.quality.for_weights(identity["weights_sha256"])
                 versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
                 pipeline = Pipeline(
-                    self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions
+                    self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions, average
                 )
                 for case, rows in pipeline.segment(todo, input_stats, self.workers):
                     self._publish(case, rows, ledger)
