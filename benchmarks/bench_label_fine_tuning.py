@@ -32,6 +32,7 @@ from PIL import Image
 from scipy.stats import bootstrap
 
 from mobileutr_monai.__main__ import main as run_command
+from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.inferers import computes_bfloat16
 
@@ -172,6 +173,7 @@ def main() -> None:
     content = {
         "command": describe_command(options.dataset_dir),
         "machine": describe_machine(),
+        "weights_sha256": hash_file(shipped),
         # None: the weights are of an earlier run, on whatever machine that was.
         "training_precision": None if options.trained else name_precision(),
         "kind": {"coarseness": COARSENESS, "speckle": SPECKLE, "attenuation": ATTENUATION},

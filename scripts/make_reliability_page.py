@@ -131,7 +131,8 @@ def make_cines(results: dict[str, Any]) -> str:
     for name, cine in results["real"].items():
         for width in [f"{sigma:g}" for sigma in results["sigmas"]]:
             rows.append([f"real, {name}", width, "", "", f"{100 * cine[width]['flicker']:.1f}", ""])
-    return make_table(["cines", "sigma", "Dice %", "change of Dice %", "flicker %", "better / worse"], rows)
+    table = make_table(["cines", "sigma", "Dice %", "change of Dice %", "flicker %", "better / worse"], rows)
+    return f"{table}\n\nWeights of `{results['bundle']}` with the SHA-256 `{results['weights_sha256'][:8]}...`."
 
 
 def make_page(text: str) -> str:
