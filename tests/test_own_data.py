@@ -140,10 +140,15 @@ def test_folds_have_one_table(work: Path) -> None:
     assert [row.split(",")[:2] for row in rows[1:]] == [["0", "6"], ["1", "6"], ["all", "12"]]
 
 
-@pytest.mark.parametrize("folder", ["predictions", "together", "official"])
+@pytest.mark.parametrize("folder", ["predictions", "together", "together_monai", "official"])
 def test_predictions_have_the_size_of_the_image(folder: str, work: Path) -> None:
     image = Image.open(work.parent / "images" / "new.png")
     assert Image.open(work / folder / "new_mask.png").size == image.size
+
+
+def test_both_commands_average_the_same(work: Path) -> None:
+    masks = [np.asarray(Image.open(work / folder / "new_mask.png")) for folder in ("together", "together_monai")]
+    assert np.array_equal(*masks)
 
 
 def test_volumes_are_segmented_on_their_own_grid(work: Path) -> None:
