@@ -41,13 +41,13 @@ def overlay_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}.overlay.json")
 
 
-def read_labels(bundle: Path) -> list[str]:
+def read_labels(bundle: str | Path) -> list[str]:
     """Returns the names of a bundle's labels 1, 2 ... from its metadata.
 
     Raises:
         ValueError: the metadata lack them.
     """
-    path = bundle / "configs" / "metadata.json"
+    path = Path(bundle) / "configs" / "metadata.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {

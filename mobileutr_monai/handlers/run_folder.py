@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import nn
 
 from mobileutr_monai.core.atomic import hash_file, write_atomic, write_text
 from mobileutr_monai.core.model_settings import compare_settings, settings_path, write_settings
+from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.handlers.contact_sheet import CaseResult, draw_contact_sheet, make_tile
 from mobileutr_monai.handlers.curve import draw_curve
 from mobileutr_monai.handlers.distributed import is_main_process
@@ -30,6 +31,9 @@ from mobileutr_monai.handlers.early_stop import read_scores
 __all__ = ["RunFolder"]
 
 logger = logging.getLogger(__name__)
+
+FEW_CASES = 10
+"""Validation cases under which a comparison of weights is called weak."""
 
 INSTALL = ("never", "better", "always")
 _PACKAGES = ("mobileutr-monai", "monai", "torch", "numpy", "pytorch-ignite")
@@ -55,6 +59,7 @@ class RunFolder:
             ``"always"``.
         worst_cases: how many to draw; 0 for none.
         include_background: whether the first channel of ``pred`` and ``label`` is a label.
+        labels: names of the labels 1, 2 ... for the legend of ``worst_cases.png``.
     """
 
     def __init__(
@@ -69,13 +74,14 @@ class RunFolder:
         install: str = "never",
         worst_cases: int = 0,
         include_background: bool = True,
+        labels: Sequence[str] = (),
     ) -> None:
         if install not in INSTALL:
             raise ValueError(f"install must be one of {', '.join(INSTALL)}, got {install!r}")
         self.output_dir, self.weights = Path(output_dir), Path(ckpt_dir) / "model.pt"
         self.settings, self.model, self.evaluator, self.metric = dict(settings), model, evaluator, metric
         self.installed, self.install = Path(install_dir) / "model.pt", install
-        self.worst_cases, self.include_background = worst_cases, include_background
+        self.worst_cases, self.include_background, self.labels = worst_cases, include_background, list(labels)
 
     def attach(self, engine: Engine) -> None:
         if is_main_process():
@@ -116,7 +122,7 @@ class RunFolder:
             return
         score, cases = self._validate(self.weights, engine.state.epoch)
         self._write_cases(cases)
-        self._install(score, engine.state.epoch)
+        self._install(score, engine.state.epoch, sum(not math.isnan(case.dice) for case in cases))
 
     def _validate(self, weights: Path, epoch: int, draw: bool = True) -> tuple[float, list[CaseResult]]:
         """Returns the score of weights on the validation cases, and what came of each case."""
@@ -129,9 +135,9 @@ class RunFolder:
             for item in items:
                 dice = compute_dice(item["pred"][None], item["label"][None], include_background=self.include_background)
                 name = names[len(cases)] if len(cases) < len(names) else str(len(cases))
-                masks = [_foreground(item[key], self.include_background) for key in ("label", "pred")]
+                masks = [_label_map(item[key], self.include_background) for key in ("label", "pred")]
                 values = dice[~dice.isnan()]
-                tile = make_tile(_to_array(item["image"]), *masks)
+                tile = make_tile(_to_array(item["image"]), *masks, several=len(dice[0]) > 1)
                 cases.append(CaseResult(name, float(values.mean()) if len(values) else math.nan, tile))
 
         with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, collect) if draw else nullcontext():
@@ -146,10 +152,10 @@ class RunFolder:
         write_text(self.output_dir / "cases.csv", text.getvalue())
         known = sorted((case for case in cases if not math.isnan(case.dice)), key=lambda case: case.dice)
         if self.worst_cases and known:
-            draw_contact_sheet(known[: self.worst_cases], self.output_dir / "worst_cases.png")
+            draw_contact_sheet(known[: self.worst_cases], self.output_dir / "worst_cases.png", self.labels)
 
-    def _install(self, score: float, epoch: int) -> None:
-        """Makes the run's weights those of the bundle, where that is asked for."""
+    def _install(self, score: float, epoch: int, count: int) -> None:
+        """Makes the run's weights those of the bundle, where that is asked for; ``count`` cases have a score."""
         if self.install == "never":
             return
         target = self.installed
@@ -163,7 +169,12 @@ class RunFolder:
                 return
             finally:
                 self.model.load_state_dict(torch.load(self.weights, map_location="cpu", weights_only=True))
-            said = f"{self.metric} on the same cases: {score:.4f} of this run, {before:.4f} of {target}"
+            same = "case" if count == 1 else f"{count} cases"
+            said = f"{self.metric} on the same {same}: {score:.4f} of this run, {before:.4f} of {target}"
+            if score == before:
+                said += "; they tie, and the later ones are taken"
+            if count < FEW_CASES:
+                said += f"; {pluralize(count, 'case')} can hardly tell weights apart"
             if not score >= before:
                 logger.warning("%s: %s", said, kept)
                 return
@@ -202,9 +213,11 @@ def _name_cases(evaluator: Engine) -> list[str]:
     return [Path(path).name if isinstance(path, (str, Path)) else str(i) for i, path in enumerate(first)]
 
 
-def _foreground(channels: torch.Tensor, include_background: bool) -> np.ndarray:
+def _label_map(channels: torch.Tensor, include_background: bool) -> np.ndarray:
+    """Returns the number of the label of each pixel, 0 for background, from one channel per label."""
     values = _to_array(channels)
-    found: np.ndarray = (values if include_background else values[1:]).max(axis=0) > 0
+    labels = values if include_background else values[1:]
+    found: np.ndarray = np.where(labels.max(axis=0) > 0, labels.argmax(axis=0) + 1, 0)
     return found
 
 
