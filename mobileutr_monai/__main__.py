@@ -20,7 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from mobileutr_monai.core.program import name_user
 
-    options = _build_parser().parse_args(arguments)
+    parser = _build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.exit(2, _say_usage(f"unrecognized arguments: {' '.join(unknown)}", f"{PROGRAM} {options.name_of_verb}"))
     name_user()
     logging.getLogger("monai").setLevel(logging.ERROR)  # it warns of optional packages that this project does not use
     try:
@@ -46,7 +49,11 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: error: {message}; see {self.prog} --help\n")
+        self.exit(2, _say_usage(message, self.prog))
+
+
+def _say_usage(message: str, command: str) -> str:
+    return f"{PROGRAM}: error: {message}; see {command} --help\n"
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -55,7 +62,7 @@ def _build_parser() -> argparse.ArgumentParser:
     from mobileutr_monai.verbs.options import amount, count, duration, fraction, positive, setting, sides, spacing
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", dest="name_of_verb")
 
     predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
     predict.add_argument(
@@ -109,7 +116,9 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="ID=VALUE",
         help="replace an id of configs/inference.json, as in image_size=[320,416]; may be repeated",
     )
-    predict.add_argument("--dry-run", action="store_true", help="list what would be done with each file, and stop")
+    predict.add_argument(
+        "--dry-run", action="store_true", help="list what would be done with each file, without decoding it, and stop"
+    )
     predict.add_argument(
         "--overwrite", action="store_true", help="replace the results of a run with other weights or settings"
     )
@@ -251,7 +260,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _predict_with_onnx(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.predict_onnx import main as predict_onnx
 
-    own = {"bundle", "folder", "output", "verb", "no_overlays", "no_page", "dry_run", "overwrite"}
+    own = {"bundle", "folder", "output", "verb", "name_of_verb", "no_overlays", "no_page", "dry_run", "overwrite"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")

@@ -46,6 +46,7 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("split", "SAMPLES", "--output", "d.json", "--classes", "folder"), "give --classes prefix"),
         (("split", "SAMPLES", "--output", "d.json", "--masks", "grey"), "mask coding 'grey' cannot be read"),
         (("check", "nowhere"), "'nowhere' is not a folder"),
+        (("check", "SAMPLES", "--maks", "0/255"), "unrecognized arguments: --maks 0/255; see mobileutr check --help"),
         (("check", "FOLDER"), "no images/"),
         (("check", "SAMPLES", "--datalist", "none.json"), "'none.json' does not exist"),
         (("check", "SAMPLES", "--masks", "grey"), "mask coding 'grey' cannot be read"),

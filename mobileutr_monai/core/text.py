@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["NOTICE", "SHORT_NOTICE", "escape", "guard_cell", "pluralize", "unguard_cell"]
+__all__ = ["NOTICE", "NOT_DECODED", "SHORT_NOTICE", "escape", "guard_cell", "pluralize", "unguard_cell"]
 
 NOTICE = "Research only. Not a medical device; not for diagnosis or treatment."
 
 SHORT_NOTICE = "Research only. Not for diagnosis or treatment."
 """For fields of DICOM and NIfTI, which hold 64 and 80 characters."""
+
+NOT_DECODED = "Files were not decoded: one that would be segmented may still turn out to be broken."
+"""What the output of a dry run ends with."""
 
 # Control, surrogate, line and paragraph separator: what breaks a line, or that UTF-8 does not have.
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ __all__ = ["EpochLog", "ProgressBar"]
 class ProgressBar:
     """Progress bar over the whole run, with the time left, the epoch and the loss (ignite's spans one epoch).
 
+    Where stderr is no terminal, such as a file, it is a line after each epoch instead.
+
     Args:
         evaluator: engine whose ``metric`` is shown, too; none is, without one.
     """
@@ -35,25 +38,35 @@ class ProgressBar:
         if is_main_process():
             engine.add_event_handler(Events.STARTED, self._open)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._print_line)
             engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
 
     def _open(self, engine: Engine) -> None:
         total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
-        self._bar = tqdm(desc="Training", total=total, initial=engine.state.iteration, unit="step", mininterval=1.0)
+        start = engine.state.iteration
+        self._bar = tqdm(desc="Training", total=total, initial=start, unit="step", mininterval=1.0, disable=None)
 
     def _advance(self, engine: Engine) -> None:
-        if self._bar is None:
+        if self._bar is None or self._bar.disable:
             return
         now = time.perf_counter()
         if now - self._shown >= self._bar.mininterval or self._bar.n + 1 == self._bar.total:
             self._shown = now  # to read a loss is to wait for a GPU
-            epoch = f"{engine.state.epoch}/{engine.state.max_epochs}"
-            shown = {"epoch": epoch, "loss": f"{float(_loss(engine)):.3f}"}
-            score = self.evaluator.state.metrics.get(self.metric) if self.evaluator is not None else None
-            if score is not None:
-                shown["score"] = f"{float(score):.3f}"
-            self._bar.set_postfix(shown, refresh=False)
+            self._bar.set_postfix(self._describe(engine), refresh=False)
         self._bar.update()
+
+    def _print_line(self, engine: Engine) -> None:
+        if self._bar is not None and self._bar.disable:
+            shown = ", ".join(f"{name} {value}" for name, value in self._describe(engine).items())
+            print(shown, file=sys.stderr, flush=True)
+
+    def _describe(self, engine: Engine) -> dict[str, str]:
+        epoch = f"{engine.state.epoch}/{engine.state.max_epochs}"
+        shown = {"epoch": epoch, "loss": f"{float(_loss(engine)):.3f}"}
+        score = self.evaluator.state.metrics.get(self.metric) if self.evaluator is not None else None
+        if score is not None:
+            shown["score"] = f"{float(score):.3f}"
+        return shown
 
     def _close(self, engine: Engine, error: BaseException | None = None) -> None:
         if self._bar is not None:

@@ -26,7 +26,7 @@ from mobileutr_monai.core.folders import check_folders
 from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, CaseKind, strip_suffix
 from mobileutr_monai.core.output_folder import OutputFolder, format_files, hash_files, name_outputs, stat_files
 from mobileutr_monai.core.reasons import Reason
-from mobileutr_monai.core.text import escape, pluralize
+from mobileutr_monai.core.text import NOT_DECODED, escape, pluralize
 from mobileutr_monai.core.walk import list_files
 from mobileutr_monai.inference.outputs.png import save_label_image
 from mobileutr_monai.inference.pieces import keep_largest_pieces
@@ -126,10 +126,11 @@ def main(model: Path, folder: Path, output: Path, dry_run: bool = False, overwri
         EndToEndModel(model)
         for line in _foresee(_find(folder, output)):
             print(line)
+        print(NOT_DECODED, file=sys.stderr)
         return 0
     counts = segment_folder(model, folder, output, overwrite)
     numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
-    print(f"{numbers}; see {output / 'report.csv'}", file=sys.stderr)
+    print(f"{numbers}; see {(output / 'report.csv').resolve()}", file=sys.stderr)
     return int(bool(counts["failed"]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -92,12 +93,22 @@ def test_a_resumed_run_without_file_starts_one(run: Run) -> None:
     assert [row["epoch"] for row in run(4, done=2)] == ["3", "4"]
 
 
-def test_the_bar_spans_the_run_and_shows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_spans_the_run_and_shows_the_loss(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     trainer = Engine(lambda engine, batch: [{"loss": 0.25}])
     ProgressBar().attach(trainer)
     trainer.run([0, 1], max_epochs=3)
     shown = capsys.readouterr().err
     assert "6/6" in shown and "epoch=3/3" in shown and "loss=0.250" in shown
+
+
+def test_without_a_terminal_each_epoch_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Engine(lambda engine, batch: [{"loss": 0.25}])
+    ProgressBar().attach(trainer)
+    trainer.run([0, 1], max_epochs=2)
+    assert capsys.readouterr().err.splitlines() == ["epoch 1/2, loss 0.250", "epoch 2/2, loss 0.250"]
 
 
 def test_the_bar_does_not_swallow_an_error(capsys: pytest.CaptureFixture[str]) -> None:

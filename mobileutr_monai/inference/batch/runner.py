@@ -29,7 +29,7 @@ from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.core.text import NOTICE, pluralize
+from mobileutr_monai.core.text import NOT_DECODED, NOTICE, pluralize
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.fork_server import start_fork_server
@@ -198,6 +198,7 @@ class BatchRunner:
         for line in result.foreseen:
             print(line)
         if self.dry_run:
+            print(NOT_DECODED, file=sys.stderr)
             return
         counts = result.counts
         numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
@@ -347,11 +348,12 @@ class BatchRunner:
             if error is not None:
                 ledger.append([failed_row(case, error)])
         todo = [case for case in wanted if case.name not in done]
+        disable = None if progress else True  # None draws the bar on a terminal alone: in a file it would break lines
         worker = self._make_worker(identity)
         try:
             with (
                 self._make_pool(worker) as pool,
-                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=not progress) as bar,
+                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=disable) as bar,
             ):
                 average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
                 if average:
