@@ -46,6 +46,8 @@ def test_a_sound_nnunet_folder_has_no_problems_and_a_proposal(tmp_path: Path) ->
 
 def test_a_decathlon_folder_is_read_too(tmp_path: Path) -> None:
     save_nnunet(tmp_path, channels=1)
+    text = check_volumes(tmp_path).to_text()
+    assert "--roi-size 16,16,16" in text and "--weights none" not in text  # the bundle's weights fit one channel
     for path in (tmp_path / "imagesTr").iterdir():
         path.rename(path.with_name(path.name.replace("_0000", "")))
     (tmp_path / "dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}, "labels": {"0": "bg", "1": "a"}}))

@@ -182,10 +182,11 @@ def _describe(
     low, high = WINDOW_SIDES
     window = [int(min(high, max(low, 16 * np.floor(side / 16)))) for side in resampled]
     labels = ",".join(str(name).replace(",", " ") for name in named.values())
-    extra = f" --in-channels {channels}" if channels > 1 else ""
+    # Weights fit any voxel size and window, but not another number of channels.
+    extra = f" --in-channels {channels} --weights none" if channels > 1 else ""
     lines.append(
         f"proposal: mobileutr new-bundle NAME --from BUNDLE --labels {labels} --spacing {_join(chosen, ',')} "
-        f"--roi-size {_join(window, ',')}{extra} --weights none"
+        f"--roi-size {_join(window, ',')}{extra}"
     )
     lines += [] if list(named) == list(range(1, len(named) + 1)) else ["labels must be numbered 1, 2 ... without gaps"]
     return lines
