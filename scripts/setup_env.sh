@@ -8,7 +8,7 @@ export PIP_CONSTRAINT="$PWD/constraints.txt"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 find_python() {
-    for name in python3.12 python3.11 python3; do
+    for name in python3.11 python3.12 python3; do # 3.12 is not tested
         if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
             echo "$name"
             return

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests without bundles' servers and soaks on the oldest versions that setup.cfg allows: bash scripts/test_oldest.sh
-# Installs into .venv-oldest, which nothing else uses. TORCH=2.13.0 takes another torch, where the oldest has no build
-# for a CPU; PYTHON=python3.12 takes another interpreter. PYTEST ARGUMENTS choose the tests.
+# Installs into .venv-oldest, which nothing else uses. TORCH=2.14.0 installs another torch; PYTHON=python3.12 uses another
+# interpreter. PYTEST ARGUMENTS choose the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_WAIT_POLICY=PASSIVE
@@ -14,8 +14,10 @@ import sys
 
 config = configparser.ConfigParser()
 config.read("setup.cfg")
-lines = config["options"]["install_requires"].split() + config["options.extras_require"]["onnxruntime"].split()
-lines += [line for line in config["options.extras_require"]["dev"].split() if line.startswith(("jsonschema", "pytest"))]
+extras = config["options.extras_require"]
+lines = config["options"]["install_requires"].split() + extras["onnxruntime"].split() + extras["openvino"].split()
+lines += [line for line in extras["dev"].split() if line.startswith(("jsonschema", "matplotlib", "pytest"))]
+lines = list(dict.fromkeys(lines))
 torch = sys.argv[1] if len(sys.argv) > 1 else ""
 for line in lines:
     name = line.partition(">=")[0]

@@ -25,7 +25,9 @@ sys.exit(main(sys.argv[1:]))
 
 ENDS = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
 OTHER_MODEL = helper.make_model(
-    helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", ENDS[:1], ENDS[1:])
+    helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", ENDS[:1], ENDS[1:]),
+    opset_imports=[helper.make_opsetid("", 13)],  # that of this onnx may be newer than this onnxruntime
+    ir_version=8,
 )
 
 
