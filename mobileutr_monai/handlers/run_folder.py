@@ -135,9 +135,9 @@ class RunFolder:
             for item in items:
                 dice = compute_dice(item["pred"][None], item["label"][None], include_background=self.include_background)
                 name = names[len(cases)] if len(cases) < len(names) else str(len(cases))
-                masks = [_label_map(item[key], self.include_background) for key in ("label", "pred")]
+                label, pred = (_label_map(item[key], self.include_background) for key in ("label", "pred"))
                 values = dice[~dice.isnan()]
-                tile = make_tile(_to_array(item["image"]), *masks, several=len(dice[0]) > 1)
+                tile = make_tile(_to_array(item["image"]), label, pred, several=len(dice[0]) > 1)
                 cases.append(CaseResult(name, float(values.mean()) if len(values) else math.nan, tile))
 
         with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, collect) if draw else nullcontext():
