@@ -60,12 +60,13 @@ def make_network(machine: str) -> str:
     by_cpu, peak = "gpu" not in result["machine"], all("peak_mb_batch_8" in row for row in networks.values())
     head = ["version"]
     for text in batches:
-        head += [f"{text}, ms", "times", *(["by CPU time"] if by_cpu else [])]
+        head += [f"{text}, ms", "times torch", "times plain", *(["by CPU time"] if by_cpu else [])]
     rows = []
     for name, row in networks.items():
         cells = [name]
         for key in batches.values():
-            cells += [tell_times(row[key]), f"{row[key]['speedup']:.2f}"]
+            default = networks["engine torch"][key]["median_s"] / row[key]["median_s"]
+            cells += [tell_times(row[key]), f"{default:.2f}", f"{row[key]['speedup']:.2f}"]
             cells += [f"{row[key]['cpu_speedup']:.2f}"] if by_cpu else []
         rows.append([*cells, *([f"{row['peak_mb_batch_8']:.0f}"] if peak else [])])
     return to_table([*head, *(["peak MB"] if peak else [])], rows) + describe(result)

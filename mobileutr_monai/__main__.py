@@ -127,7 +127,9 @@ def _build_parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="convert a bundle's network for another runtime and compare the result")
     export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
     export.add_argument("--format", choices=SUFFIXES, default="onnx")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE", help="ending in .onnx, .xml, .ts or .pte")
+    export.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="file to write, ending in .onnx, .xml, .ts or .pte"
+    )
     export.add_argument("--raw", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     export.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
@@ -183,7 +185,9 @@ def _build_parser() -> argparse.ArgumentParser:
     split.set_defaults(verb=_split)
 
     convert = verbs.add_parser("convert", help="convert a checkpoint of the authors' code to weights for a bundle")
-    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="2D or 3D, base or large; .pth or .pt")
+    convert.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint (.pth or .pt), 2D or 3D, base or large"
+    )
     convert.add_argument("--output", type=Path, required=True, metavar="FILE", help="state dict to write: model.pt")
     convert.add_argument(
         "--preprocessing",
@@ -204,7 +208,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "--weights",
         choices=("parent", "none"),
         default="parent",
-        help="parent (default): BUNDLE's; the output layer is re-initialised if the number of labels differs",
+        help="parent (default): start from BUNDLE's weights, with a re-initialised output layer if the number of "
+        "labels differs; none: start from random weights",
     )
     new.add_argument("--variant", choices=("base", "large"), help="size of the network (default: BUNDLE's)")
     new.add_argument("--in-channels", type=positive, metavar="N", help="channels of the images (default: BUNDLE's)")

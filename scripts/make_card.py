@@ -146,7 +146,7 @@ def make_confidence(results: dict[str, Any]) -> str:
     fits, sections, calibration = results["fit"], results["sections"], results["calibration"]
     several = len(fits) > 1
     fitted = [
-        f"{label + ', ' if several else ''}{fit['with_a_prediction']} results, calibration error "
+        f"{label + ', ' if several else ''}{fit['with_a_prediction']} of {fit['n']} results, calibration error "
         f"{100 * fit['calibration_error_of_the_fit']:.1f} %, cross-validated "
         f"{100 * next(iter(fit['estimates'].values()))['calibration_error_cross_validated']:.1f} %"
         for label, fit in fits.items()
@@ -165,8 +165,9 @@ def make_confidence(results: dict[str, Any]) -> str:
         f'Flags as a sign of "Dice under 0.6": {"; ".join(thresholds)}. '
         "Which pieces count was settled with the reported lists in view, so the row of pieces is optimistic.",
         "\n".join(flags),
-        "A result is a label of a case. An empty label counts with Dice 1 if nothing was predicted and 0 otherwise; "
-        "where nothing was predicted there is no confidence. With other weights or settings it stays empty. "
+        "A result is a label of a case. It has no confidence where nothing was predicted, so fewer results "
+        "than all are compared. An empty label counts with Dice 1 if nothing was predicted and 0 otherwise. "
+        "With other weights or settings the confidence stays empty. "
         "In brackets 95 % intervals: Wilson's of precision and recall, of the difference percentile bootstrap over "
         f"results. Made on {results['device']}, {results['precision']}, weights {calibration['weights_sha256'][:12]}.",
         "![Mean Dice over confidence, with the number of results and 95 % intervals](reliability.png)",

@@ -38,7 +38,7 @@ def make_table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 def make_kills(results: dict[str, Any]) -> str:
-    """Returns how often runs were killed, and what came of it."""
+    """Returns how often runs were killed, and the result."""
     there, folders = results["kills_by_results_there"], results["folders"]
     rows = [
         ["kills", results["kills"]],

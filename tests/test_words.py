@@ -33,6 +33,16 @@ PATTERNS = {
     r"\bonly so the mask fits\b": "the mask matches only after EXIF rotation",
     r"\bwithout a word\b": "silently",
     r"\bthe time that was lent\b": "not measured",
+    r"\btold by (its|their) content\b": "recognised by content",
+    r"\bheld to\b": "compared with, checked for",
+    r"\b(row|picture|dictionary|mask|folder|thread|step|image|class) an? (thread|epoch|image|case|folder|label)\b": (
+        "one row per image"
+    ),
+    r"\bcommand goes on from\b": "resumes from",
+    r"\bwhat came of it\b": "the result",
+    r"\bwas put through\b": "was tested with",
+    r"\bwhatever bears\b": "every file with",
+    r"\btold apart\b": "distinguished",
 }
 SUFFIXES = {".py", ".md", ".yaml", ".html", ".sh"}
 LEFT_OUT = ("CHANGELOG.md", "tests/test_words.py", "tests/soak/results/")

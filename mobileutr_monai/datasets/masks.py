@@ -64,7 +64,7 @@ class MaskCoding:
         threshold: for ``"threshold"``.
         values: stored value, as ``to_mask`` gives it, -> class index, 0 for background.
         tolerance: grey levels (in each colour channel) by which a pixel may miss a value, for lossy files.
-        files: several files of a case are one class each in order (``"class"``), one class a folder in order of the
+        files: several files of a case are one class each in order (``"class"``), one class per folder in order of the
             folders (``"folder"``), or parts of one mask (``"merge"``). Masks with class indices are merged.
     """
 

@@ -76,7 +76,7 @@ class ProgressBar:
 
 
 class EpochLog:
-    """Writes one CSV row an epoch: epoch, mean loss, learning rate, seconds, and the validation's metrics.
+    """Writes one CSV row per epoch: epoch, mean loss, learning rate, seconds, and the validation's metrics.
 
     A resumed run keeps the rows of the epochs behind it. Attach it behind the validation's handler.
     """
@@ -128,6 +128,6 @@ class EpochLog:
 def _loss(engine: Engine) -> torch.Tensor:
     """Returns the loss of a step, where it was computed."""
     output: Any = engine.state.output
-    # MONAI's trainer decollates its output, unless told not to: one dictionary an image, each with the batch's loss.
+    # MONAI's trainer decollates its output, unless told not to: one dictionary per image, each with the batch's loss.
     loss = output["loss"] if isinstance(output, dict) else output[0]["loss"]
     return torch.as_tensor(loss).detach()

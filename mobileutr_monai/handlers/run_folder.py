@@ -40,7 +40,7 @@ _PACKAGES = ("mobileutr-monai", "monai", "torch", "numpy", "pytorch-ignite")
 
 
 class RunFolder:
-    """Writes down what a training was and what came of it, and installs its weights where that is asked for.
+    """Records what a training was and what it gave, and installs its weights where that is asked for.
 
     At the start ``run.json``: settings and environment. At the end, next to the ``model.pt`` of ``TrainingCheckpoint``:
     ``model.json``, the settings with the score; ``curve.png``; and, where the best weights are validated once more,

@@ -94,7 +94,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help=f"folder for the copies of the bundles that learn, logs and the PACS cache (default {WORK})",
     )
     parser.add_argument("--restore", action="store_true", help="start with the bundles' own weights again")
-    parser.add_argument("--any-modality", action="store_true", help="list all series of a PACS, not the bundles' alone")
+    parser.add_argument(
+        "--any-modality",
+        action="store_true",
+        help="list all series of a PACS, not only those of the bundles' modalities",
+    )
     parser.add_argument("--no-training", action="store_true", help="offer inference and annotation only")
     parser.add_argument(
         "--host-name",

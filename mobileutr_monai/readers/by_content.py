@@ -1,4 +1,4 @@
-"""One reader for files of several kinds, told by their content."""
+"""One reader for files of several kinds, which are recognised by content."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """NIfTI files, without MONAI: opened once, the header compared with the limits and with what follows it.
 
-Whether a file is compressed, and that it is NIfTI, is told by its content.
+Files are recognised by content, compressed or not.
 """
 
 from __future__ import annotations

@@ -32,29 +32,37 @@ def add_verbs(verbs: Any) -> None:
         type=Path,
         const=Path(),
         metavar="FILE",
-        help="start from the bundle's weights, or from those of FILE, instead of random ones",
+        help="start from the bundle's weights, or from FILE; without this option, from random ones",
     )
     train.add_argument(
         "--install",
         action="store_true",
-        help="make the result the bundle's models/model.pt; without, only if there is none or its score on the same "
-        "cases is not higher",
+        help="always make the result the bundle's models/model.pt; without this option, only if there is none or its "
+        "score on the same cases is not higher",
     )
     train.add_argument("--resume", action="store_true", help="continue the run in --output after a stop")
     train.add_argument(
         "--early-stopping", type=positive, metavar="N", help="end after N validations without a better score"
     )
     train.add_argument("--folds", type=positive, metavar="N", help="train N times, each fold held out once")
-    train.add_argument("--fold", type=int, metavar="K", help="fold to validate on, of a list with folds")
-    train.add_argument("--overlay", action="append", default=[], metavar="NAME", help="as in gpu_train, paper_recipe")
+    train.add_argument("--fold", type=int, metavar="K", help="number of the fold to validate on")
+    train.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="config of the bundle to merge over train.json, such as gpu_train or paper_recipe; may be repeated",
+    )
     _add_common(train, "configs/train.json", "learning_rate=0.0005")
     train.set_defaults(verb=_train)
 
     evaluate = verbs.add_parser("evaluate", help="score a bundle's weights on a section of a datalist")
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle with weights")
     evaluate.add_argument("folder", type=Path, metavar="DIR", help="images and masks, with a datalist.json")
-    evaluate.add_argument("--output", type=Path, help="for metrics.csv and a table per metric (default: BUNDLE/eval)")
-    evaluate.add_argument("--section", default="testing", help="of the datalist (default: testing)")
+    evaluate.add_argument(
+        "--output", type=Path, help="folder for metrics.csv and one table per metric (default: BUNDLE/eval)"
+    )
+    evaluate.add_argument("--section", default="testing", help="section of the datalist to score (default: testing)")
     evaluate.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     _add_common(evaluate, "configs/train.json", "threshold=0.4")
     evaluate.set_defaults(verb=_evaluate)

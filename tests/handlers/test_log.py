@@ -35,7 +35,7 @@ def run(path: Path) -> Run:
     def _run(last: int, done: int = 0, scores: Mapping[int, float] | None = None) -> Rows:
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.002)
         evaluator = Engine(lambda engine, batch: None)
-        # As MONAI's trainer has it: a dictionary an image, each with the batch's loss.
+        # As MONAI's trainer has it: a dictionary per image, each with the batch's loss.
         trainer = Engine(lambda engine, batch: [{"loss": engine.state.epoch + batch}] * 3)
 
         def validate(engine: Engine) -> None:

@@ -39,7 +39,7 @@ PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 """Axis across the slices -> the plane's name, in the order in which they are drawn."""
 
 SURROUND = len(COLOURS) + 1
-"""Stands for the black line around contours, where colours are told apart by numbers from 1 on."""
+"""Stands for the black line around contours, where colours are numbers from 1 on."""
 
 
 class View(NamedTuple):
