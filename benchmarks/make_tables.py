@@ -199,7 +199,7 @@ def make_training(machine: str) -> str:
         ]
         for name, row in result["versions"].items()
     ]
-    head = ["version", "images a second", "s an epoch", "times", "by CPU time"]
+    head = ["version", "images a second", "s an epoch", "times plain", "by CPU time"]
     return to_table(head, rows) + describe(result)
 
 
@@ -207,7 +207,7 @@ def make_training_step(machine: str) -> str:
     """A training step."""
     result = read("training_step", machine)
     rows = [[row["version"], tell_times(row), f"{row['speedup']:.2f}"] for row in result["versions"]]
-    return to_table(["version", "step, ms", "times"], rows) + describe(result)
+    return to_table(["version", "step, ms", "times plain"], rows) + describe(result)
 
 
 def make_memory(machine: str) -> str:
