@@ -400,9 +400,10 @@ def _new_bundle(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("variant", "in_channels", "image_size", "roi_size", "spacing")}
     settings = {name: value for name, value in given.items() if value is not None}
     made = make_bundle(options.name, options.parent, labels, options.output, pretrained=pretrained, settings=settings)
-    print(f"{made.folder}: {', '.join(f'{i} {label}' for i, label in enumerate(['background', *labels]))}")
+    folder = made.folder.resolve() if ".." in made.folder.parts else made.folder
+    print(f"{folder}: {', '.join(f'{i} {label}' for i, label in enumerate(['background', *labels]))}")
     print(f"weights: {made.weights}")
-    print(f"mobileutr train {made.folder} DATA{' --pretrained' if pretrained else ''}")
+    print(f"mobileutr train {folder} DATA{' --pretrained' if pretrained else ''}")
     return 0
 
 

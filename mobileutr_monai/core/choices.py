@@ -1,4 +1,4 @@
-"""What the command's options take, as data alone: a wrong one is told before torch and MONAI are imported."""
+"""What values the options accept, as data alone: a wrong one is an error before torch and MONAI are imported."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MAX_IMAGE_PIXELS = 2**28 // 3
-"""Of a picture, or a frame of DICOM: 9459 x 9459, 256 MiB as RGB. A mammogram has 20 million."""
+"""Of an image, or a frame of DICOM: 9459 x 9459, 256 MiB as RGB. A mammogram has 20 million."""
 
 MAX_VOLUME_VOXELS = 2**30
 """Of a volume: 512 x 512 x 4096, 4 GiB as float32."""

@@ -1,4 +1,4 @@
-"""What a program does at its begin and its end: a name for its user, and errors in one line."""
+"""What a program does at its start and its end: a name for its user, and errors in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VARIABLE = "MOBILEUTR_TRACEBACK"
 
 
 def name_user() -> None:
-    """Gives the user a name and a home where the system knows none: MONAI and torch fail without.
+    """Gives the user a name and a home where the system has none: MONAI and torch fail without them.
 
     Call it before they are imported; processes started later inherit both.
     """

@@ -27,7 +27,7 @@ CONFLICT_DICE = 0.5
 
 KINDS: dict[str, tuple[str, str]] = {
     "mask_coding": (ERROR, "what the masks' values stand for is not clear"),
-    "undeclared_coding": (ERROR, "the list lacks mask_coding, and training takes masks of two values only"),
+    "undeclared_coding": (ERROR, "the list lacks mask_coding, without which training accepts masks of two values only"),
     "missing_mask": (ERROR, "images without a mask: add an (empty) mask or remove the image"),
     "extra_mask": (ERROR, "masks without an image: add the image or remove the mask"),
     "missing_file": (ERROR, "files of the list that do not exist"),
@@ -59,15 +59,15 @@ KINDS: dict[str, tuple[str, str]] = {
     "several_frames": (ERROR, "files of several images: save each as a file of its own"),
     "tiny_image": (WARNING, f"images with a side under {TINY} px"),
     "huge_image": (WARNING, f"images with a side over {HUGE} px: slow to read; resize them once"),
-    "blank_image": (WARNING, "images of one value"),
-    "lower_case_name": (WARNING, "names that are the same in small letters: other systems will mix them up"),
+    "blank_image": (WARNING, "images in which all pixels have the same value"),
+    "lower_case_name": (WARNING, "names that differ in capitals only: other systems cannot tell them apart"),
     "exact_duplicate": (WARNING, "identical images"),
     "near_duplicate": (WARNING, "nearly identical images: keep them in one section, as mobileutr split does"),
     "class_conflict": (WARNING, "(nearly) identical images of different classes"),
     "mask_conflict": (WARNING, f"nearly identical images whose masks disagree (Dice under {CONFLICT_DICE})"),
     "not_in_list": (WARNING, "images that are in no section of the list"),
     "left_out": (WARNING, "files that are not read: another format, or too deep a folder"),
-    "not_searched": (WARNING, "links to folders, broken links and others that are not looked at"),
+    "not_searched": (WARNING, "links to folders, broken links and others, which are not searched"),
 }
 """Kind of problem -> severity, and what it means."""
 
