@@ -19,6 +19,7 @@ __all__ = [
     "MAX_VOLUME_MM3",
     "MAX_VOLUME_VOXELS",
     "BoundedReader",
+    "ReadTooLargeError",
 ]
 
 MAX_IMAGE_PIXELS = 2**28 // 3
@@ -44,16 +45,35 @@ MAX_MISMATCH_PERCENT = 0.1
 """Percent of the pixels of a list of cases that an engine or an export may label differently from torch in float32."""
 
 
+class ReadTooLargeError(Exception):
+    """More bytes were asked for at once than a file may give."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size} bytes at once")
+        self.size = size
+
+
 class BoundedReader(io.BufferedReader):
     """A file of which never more is asked for than it holds.
 
     Python's own files allocate what they are asked for first: 4 GiB for an element that says to be so long.
+
+    Args:
+        max_read: bytes that one read may ask for; None for no limit.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, max_read: int | None = None) -> None:
         super().__init__(io.FileIO(path))
         self.size = os.fstat(self.fileno()).st_size
+        self.max_read = max_read
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Reads up to ``size`` bytes, or the rest.
+
+        Raises:
+            ReadTooLargeError: ``size`` is above ``max_read``.
+        """
+        if self.max_read is not None and size is not None and size > self.max_read:
+            raise ReadTooLargeError(size)
         left = max(0, self.size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))

@@ -25,7 +25,8 @@ from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
-from mobileutr_monai.export.formats import FORMATS, describe_ranges, quiet, require, save_onnx
+from mobileutr_monai.export.formats import FORMATS, describe_ranges, require, save_onnx
+from mobileutr_monai.export.prepare import quiet
 from mobileutr_monai.networks import fold_network, load_weights
 from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import open_image, to_mode

@@ -8,11 +8,7 @@ multiples of 16. ExecuTorch's programs are of one image of one size: their memor
 from __future__ import annotations
 
 import importlib.util
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,20 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mobileutr_monai.networks import MobileUtr, fold_network
+from mobileutr_monai.export.executorch import open_executorch, write_executorch
+from mobileutr_monai.export.prepare import Facts, Run, prepare, quiet
+from mobileutr_monai.export.torchscript import open_torchscript, write_torchscript
+from mobileutr_monai.networks import MobileUtr
 from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
 
-__all__ = ["FORMATS", "Format", "MissingPackageError", "describe_ranges", "quiet", "require", "save_onnx", "write_onnx"]
-
-Facts = Mapping[str, str]
-Run = Callable[[np.ndarray], np.ndarray]
+__all__ = ["FORMATS", "Format", "MissingPackageError", "describe_ranges", "require", "save_onnx", "write_onnx"]
 
 OPSET = 20
 """The first ONNX operator set that has Gelu as one operator."""
 
-FACTS_FILE = "facts.json"
-FACTS_METHOD = "facts"
-_EXAMPLE_SIDES = {2: (64, 96), 3: (32, 48, 64)}  # all different, so that none is taken for another
 _AXES = ("rows", "columns", "planes")
 
 
@@ -82,7 +75,7 @@ def describe_ranges(spatial_dims: int) -> str:
 
 def write_onnx(network: MobileUtr, path: Path, facts: Facts) -> None:
     """Writes an ONNX file with the weights in it; the facts are its ``metadata_props``."""
-    folded, example = _prepare(network)
+    folded, example = prepare(network)
     dims = {0: torch.export.Dim("batch", min=1, max=4096)}
     for axis, name in enumerate(_AXES[: network.spatial_dims], start=2):
         dims[axis] = SIZE_DIVISOR * torch.export.Dim(name, min=1, max=1024)
@@ -147,76 +140,6 @@ def _open_openvino(path: Path) -> tuple[Run, dict[str, str]]:
     return lambda image: np.array(compiled(image)[0]), facts
 
 
-def _write_torchscript(network: MobileUtr, path: Path, facts: Facts) -> None:
-    folded, example = _prepare(network)
-    with quiet(), torch.inference_mode():
-        script = torch.jit.trace(folded, example, check_trace=False)
-        torch.jit.save(script, path, _extra_files={FACTS_FILE: json.dumps(dict(facts))})
-
-
-def _open_torchscript(path: Path) -> tuple[Run, dict[str, str]]:
-    extra = {FACTS_FILE: ""}
-    with quiet():
-        script = torch.jit.load(path, map_location="cpu", _extra_files=extra)
-
-    @torch.inference_mode()
-    def run(image: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = script(torch.from_numpy(image)).numpy()
-        return logits
-
-    return run, json.loads(extra[FACTS_FILE])
-
-
-def _write_executorch(network: MobileUtr, path: Path, facts: Facts) -> None:
-    folded, _ = _prepare(network)
-    image = torch.zeros(1, network.in_channels, *json.loads(facts["sides"]))
-    with quiet():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-
-        program = to_edge_transform_and_lower(
-            torch.export.export(folded, (image,)),
-            partitioner=[XnnpackPartitioner()],
-            constant_methods={FACTS_METHOD: json.dumps(dict(facts))},
-        )
-        path.write_bytes(program.to_executorch().buffer)
-
-
-def _open_executorch(path: Path) -> tuple[Run, dict[str, str]]:
-    with quiet():
-        from executorch.runtime import Runtime
-
-        program = Runtime.get().load_program(path)
-    (facts,) = program.load_method(FACTS_METHOD).execute([])
-    forward = program.load_method("forward")
-
-    def run(images: np.ndarray) -> np.ndarray:
-        # A copy: the next image's logits are written where these lie.
-        logits = [forward.execute([image[None]])[0].numpy().copy() for image in torch.from_numpy(images)]
-        return np.concatenate(logits)
-
-    return run, json.loads(facts)
-
-
-def _prepare(network: MobileUtr) -> tuple[MobileUtr, torch.Tensor]:
-    """Returns the folded network on the CPU in float32, and an image for tracing it."""
-    folded = fold_network(network).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return folded, torch.zeros(2, network.in_channels, *_EXAMPLE_SIDES[network.spatial_dims])
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps to itself what exporters say of their own future and of packages that this project does not use."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 def _one_file(path: Path) -> list[Path]:
     return [path]
 
@@ -230,7 +153,7 @@ FORMATS: dict[str, Format] = {
         _open_openvino,
         lambda path: [path.with_suffix(".bin"), path],
     ),
-    "torchscript": Format((), "", _write_torchscript, _open_torchscript, _one_file),
-    "executorch": Format(("executorch",), "executorch", _write_executorch, _open_executorch, _one_file, True, (2,)),
+    "torchscript": Format((), "", write_torchscript, open_torchscript, _one_file),
+    "executorch": Format(("executorch",), "executorch", write_executorch, open_executorch, _one_file, True, (2,)),
 }
 """Name on the command line -> format; how their files' names end is in ``choices.SUFFIXES``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mobileutr_monai.core.kinds import DICOM_SUFFIXES, VOLUME_SUFFIXES
+from mobileutr_monai.core.limits import BoundedReader, ReadTooLargeError
 from mobileutr_monai.core.reasons import Reason
 
 __all__ = [
@@ -98,15 +98,6 @@ class _ArchiveError(Exception):
         self.reason, self.detail = reason, detail
 
 
-class _BoundedFile(io.BufferedReader):
-    """A file for zipfile, which reads the list of members at once, however long an archive says that it is."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MAX_DIRECTORY_BYTES:
-            raise _ArchiveError(Reason.ARCHIVE_TOO_LARGE, f"its list of members takes {size} bytes")
-        return super().read(size)
-
-
 def is_archive(path: str | Path) -> bool:
     """Whether a file is a ZIP archive that may hold a study, by its content.
 
@@ -164,13 +155,16 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, os.stat_result]]:
         _ArchiveError: it cannot be opened.
     """
     try:
-        file = _BoundedFile(io.FileIO(path))
+        file = BoundedReader(path, _MAX_DIRECTORY_BYTES)
     except OSError as error:
         raise _ArchiveError(Reason.BROKEN_ARCHIVE, _one_line(error)) from None
     with file:
         try:
             facts = os.fstat(file.fileno())
-            archive = zipfile.ZipFile(file)
+            archive = zipfile.ZipFile(file)  # reads the list of members at once, however long an archive declares it
+        except ReadTooLargeError as error:
+            detail = f"its list of members takes {error.size} bytes"
+            raise _ArchiveError(Reason.ARCHIVE_TOO_LARGE, detail) from None
         except _READ_ERRORS as error:
             raise _ArchiveError(Reason.BROKEN_ARCHIVE, _one_line(error)) from None
         with archive:
