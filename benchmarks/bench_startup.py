@@ -6,7 +6,7 @@
 
 Example::
 
-    mobileutr export bundles/breast_ultrasound_segmentation --raw --output breast.onnx
+    mobileutr export bundles/breast_ultrasound_segmentation --end-to-end --output breast.onnx
     python benchmarks/bench_startup.py bundles/breast_ultrasound_segmentation breast.onnx \
         --output benchmarks/results/startup.json
 """

@@ -69,7 +69,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "bundle",
         type=Path,
         metavar="BUNDLE",
-        help="folder of a bundle, with configs/ and models/; or FILE.onnx of export --raw, which needs no torch",
+        help="folder of a bundle, with configs/ and models/; or FILE.onnx of export --end-to-end, which needs no torch",
     )
     predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI or DICOM; subfolders are searched")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
@@ -130,7 +130,7 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="file to write, ending in .onnx, .xml, .ts or .pte"
     )
-    export.add_argument("--raw", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
+    export.add_argument("--end-to-end", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     export.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     export.set_defaults(verb=_export)
@@ -277,12 +277,12 @@ def _export(options: argparse.Namespace) -> int:
     from mobileutr_monai.core.folders import require_configs
 
     require_configs(options.bundle)
-    check_export(options.format, options.output, options.raw)
+    check_export(options.format, options.output, options.end_to_end)
     _require_file(options.weights, "weights")
     _keep_existing(options.output, options.overwrite)
     from mobileutr_monai.export.bundle import export_bundle
 
-    made = export_bundle(options.bundle, options.format, options.output, options.raw, options.weights)
+    made = export_bundle(options.bundle, options.format, options.output, options.end_to_end, options.weights)
     content = made.content
     for path in made.files:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, weights {content['facts']['weights_sha256'][:12]}")

@@ -167,5 +167,5 @@ def raw_onnx(breast: Path, shared_folder: Path) -> Path:
     with FileLock(shared_folder / "raw.lock"):
         if not output.is_file():
             output.parent.mkdir(exist_ok=True)
-            export_bundle(breast, "onnx", output, raw=True)
+            export_bundle(breast, "onnx", output, end_to_end=True)
     return output

@@ -30,8 +30,11 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("export", "BUNDLE", "--format", "tflite", "--output", "m.tflite"), "invalid choice"),
         (("export", "nowhere", "--output", "m.onnx"), "is not a bundle"),
         (("export", "BUNDLE", "--output", "m.xml"), "must end in .onnx"),
-        (("export", "BUNDLE", "--format", "openvino", "--output", "m.xml", "--raw"), "--raw is for --format onnx"),
-        (("export", "VOLUMES", "--output", "m.onnx", "--raw"), "--raw is for 2D bundles"),
+        (
+            ("export", "BUNDLE", "--format", "openvino", "--output", "m.xml", "--end-to-end"),
+            "--end-to-end is for --format onnx",
+        ),
+        (("export", "VOLUMES", "--output", "m.onnx", "--end-to-end"), "--end-to-end is for 2D bundles"),
         (("export", "BUNDLE", "--output", "m.onnx", "--weights", "none.pt"), "no weights at none.pt"),
         (("predict", "BUNDLE", "FOLDER", "--output", "WEIGHTS"), "is a file; choose another one"),
         (("split", "nowhere", "--output", "d.json"), "nowhere"),

@@ -25,8 +25,8 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executor
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""
 
 
-def check_export(file_format: str, output: Path, raw: bool) -> None:
-    """Checks that a file's name and ``--raw`` go with a format.
+def check_export(file_format: str, output: Path, end_to_end: bool) -> None:
+    """Checks that a file's name and ``--end-to-end`` go with a format.
 
     Raises:
         ValueError: they do not.
@@ -34,5 +34,5 @@ def check_export(file_format: str, output: Path, raw: bool) -> None:
     suffix = SUFFIXES[file_format]
     if output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix} for {file_format}, got {output}")
-    if raw and file_format != "onnx":
-        raise ValueError(f"--raw is for --format onnx, not {file_format}; leave it out")
+    if end_to_end and file_format != "onnx":
+        raise ValueError(f"--end-to-end is for --format onnx, not {file_format}; leave it out")

@@ -55,7 +55,7 @@ class Exported(NamedTuple):
 
 
 def export_bundle(
-    bundle: Path, file_format: str, output: Path, raw: bool = False, weights: Path | None = None
+    bundle: Path, file_format: str, output: Path, end_to_end: bool = False, weights: Path | None = None
 ) -> Exported:
     """Writes a bundle's network, reopens it, compares, and keeps it if its label maps are the bundle's.
 
@@ -64,7 +64,7 @@ def export_bundle(
     Args:
         file_format: name in ``FORMATS``.
         output: file to write; the report lies next to it, with ``.parity.json`` behind its name.
-        raw: bake pre- and postprocessing in: ONNX of 2D bundles.
+        end_to_end: bake pre- and postprocessing in: ONNX of 2D bundles.
         weights: state dict to use instead of the bundle's own.
 
     Raises:
@@ -72,24 +72,24 @@ def export_bundle(
         ValueError: the format is not for this, a package is missing, weights do not fit, or the label maps differ.
     """
     kind = FORMATS[file_format]
-    check_export(file_format, output, raw)
+    check_export(file_format, output, end_to_end)
     require(kind.packages, kind.extra, f"--format {file_format}")
     parser = _read_bundle(bundle, weights or bundle / "models" / "model.pt")
     segmenter, path = parser.get_parsed_content("segmenter"), weights or Path(parser.get_parsed_content("weights"))
     load_weights(segmenter.network, path)
     segmenter.network.eval()
-    if raw and segmenter.spatial_dims != 2:
-        raise ValueError("--raw is for 2D bundles; export this one without it")
+    if end_to_end and segmenter.spatial_dims != 2:
+        raise ValueError("--end-to-end is for 2D bundles; export this one without it")
     if segmenter.spatial_dims not in kind.spatial_dims:
         raise ValueError(f"--format {file_format} is for 2D bundles; export this one in another format")
     sides = json.dumps(list(parser.get_parsed_content("image_size"))) if kind.fixed_size else None
-    facts = _describe(parser, path, segmenter, raw, sides)
+    facts = _describe(parser, path, segmenter, end_to_end, sides)
     logger.warning("exporting %s as %s, which may take half a minute", facts["name"], file_format)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         made = Path(folder) / output.name
-        if raw:
-            _write_raw(parser, segmenter, made, facts)
+        if end_to_end:
+            _write_end_to_end(parser, segmenter, made, facts)
         else:
             kind.write(segmenter.network, made, facts)
         run, found = kind.open(made)
@@ -99,11 +99,13 @@ def export_bundle(
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
         logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
         crop_bars = bool(parser.get("crop_bars", False))
-        compared = _compare_raw(paths, segmenter, run, crop_bars) if raw else _compare(paths, segmenter, run)
+        compared = (
+            _compare_end_to_end(paths, segmenter, run, crop_bars) if end_to_end else _compare(paths, segmenter, run)
+        )
         content = {
             "notice": NOTICE,
             "format": file_format,
-            "raw": raw,
+            "raw": end_to_end,
             "facts": facts,
             "sha256": {part.name: hash_file(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
@@ -142,11 +144,13 @@ def _read_bundle(bundle: Path, weights: Path) -> ConfigParser:
     return parser
 
 
-def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, sides: str | None) -> dict[str, str]:
+def _describe(
+    parser: ConfigParser, weights: Path, segmenter: Any, end_to_end: bool, sides: str | None
+) -> dict[str, str]:
     """Returns what the file says of itself."""
     meta = parser["_meta_"]
     outputs = meta["network_data_format"]["outputs"]["pred"]
-    if raw:
+    if end_to_end:
         taken = f"uint8 pixels (rows, columns, {segmenter.network.in_channels}) of one image of any size"
         given = "uint8 label indices (rows, columns)"
     else:
@@ -162,10 +166,10 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, si
         "weights_sha256": hash_file(weights),
         "input": taken,
         "output": given,
-        "raw": json.dumps(raw),
+        "raw": json.dumps(end_to_end),
         # What "mobileutr predict" does before and after such a file; others may do it themselves.
-        "crop_bars": json.dumps(raw and bool(parser.get("crop_bars", False))),
-        "largest_piece": json.dumps(raw and bool(parser.get("largest_piece", False))),
+        "crop_bars": json.dumps(end_to_end and bool(parser.get("crop_bars", False))),
+        "largest_piece": json.dumps(end_to_end and bool(parser.get("largest_piece", False))),
         "channels": str(segmenter.network.in_channels),
         "threshold": str(segmenter.threshold),
         "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
@@ -173,7 +177,7 @@ def _describe(parser: ConfigParser, weights: Path, segmenter: Any, raw: bool, si
     } | ({} if sides is None else {"sides": sides})
 
 
-def _write_raw(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str]) -> None:
+def _write_end_to_end(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str]) -> None:
     size = parser.get_parsed_content("image_size")
     check_preprocessing(segmenter.reader.preprocessing, size)
     network = fold_network(segmenter.network)
@@ -216,7 +220,7 @@ def _compare(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], 
     return {**_count(differing, pixels), "largest_logit_difference": float(f"{largest:.2e}")}
 
 
-def _compare_raw(
+def _compare_end_to_end(
     paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray], crop_bars: bool
 ) -> dict[str, Any]:
     """Compares label maps, each at its own size."""

@@ -115,14 +115,15 @@ def check_preprocessing(preprocessing: Compose, image_size: Sequence[int]) -> No
     found = ", ".join(type(step).__name__ for step in steps)
     if len(steps) != len(_STEPS) or not all(isinstance(s, kind) for s, kind in zip(steps, _STEPS, strict=True)):
         raise ValueError(
-            f"--raw knows {', '.join(kind.__name__ for kind in _STEPS)}, the bundle has {found}; export without --raw"
+            f"--end-to-end knows {', '.join(kind.__name__ for kind in _STEPS)}, the bundle has {found}; export without "
+            "--end-to-end"
         )
     resize, scale = steps[3], steps[4].normalizer
     plain = (scale.subtrahend, scale.divisor, scale.nonzero, scale.channel_wise) == (None, None, False, False)
     if not (plain and tuple(resize.mode) == ("bilinear",) and tuple(resize.anti_aliasing) == (True,)):
         raise ValueError(
-            "--raw knows bilinear Resized with anti_aliasing and NormalizeIntensityd of the whole image; the bundle "
-            "has other settings; export without --raw"
+            "--end-to-end knows bilinear Resized with anti_aliasing and NormalizeIntensityd of the whole image; the "
+            "bundle has other settings; export without --end-to-end"
         )
     if tuple(resize.resizer.spatial_size) != tuple(image_size):
         raise ValueError(f"Resized has {resize.resizer.spatial_size}, image_size is {image_size}; make them the same")

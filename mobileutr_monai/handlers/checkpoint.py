@@ -108,8 +108,8 @@ class TrainingCheckpoint:
     def _restore(self, engine: Engine) -> None:
         if not self.last.is_file():
             earlier = self.last.with_name(f"earlier_{self.last.name}")
-            way_out = f"rename {earlier.name} to resume the run before" if earlier.is_file() else "start without resume"
-            raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; {way_out}")
+            remedy = f"rename {earlier.name} to resume the run before" if earlier.is_file() else "start without resume"
+            raise FileNotFoundError(f"nothing to resume: {self.last} does not exist; {remedy}")
         checkpoint = torch.load(self.last, map_location="cpu", weights_only=True)
         max_epochs, saved = engine.state.max_epochs, checkpoint["trainer"]["max_epochs"]
         if max_epochs != saved:

@@ -1,4 +1,4 @@
-"""Segmenting a folder of images with an ONNX file of ``mobileutr export --raw``: without torch and MONAI.
+"""Segmenting a folder of images with an ONNX file of ``mobileutr export --end-to-end``: without torch and MONAI.
 
 Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. Names of results, the report, resuming and
 what may be removed are those of a run with a bundle. DICOM, NIfTI and overlays need one: ``mobileutr predict BUNDLE``.
@@ -40,7 +40,7 @@ __all__ = ["EndToEndModel", "Image", "main", "segment_folder"]
 logger = logging.getLogger(__name__)
 
 MASK_ENDING = "_mask.png"
-_REMEDY = "make one with mobileutr export BUNDLE --raw --output FILE.onnx"
+_REMEDY = "make one with mobileutr export BUNDLE --end-to-end --output FILE.onnx"
 _NEEDS_BUNDLE = "an ONNX file reads images only; mobileutr predict with the bundle reads it"
 _DICOM, _DICOM_PLACE = b"DICM", 128
 
@@ -49,7 +49,7 @@ class EndToEndModel:
     """An ONNX file that takes pixels and gives a label map.
 
     Args:
-        path: file of ``mobileutr export --format onnx --raw``.
+        path: file of ``mobileutr export --format onnx --end-to-end``.
         threads: that one image uses; 0 for all.
 
     Attributes:

@@ -157,8 +157,8 @@ class DicomWebStore(Store, DICOMWebDatastore):
         if found := self._client.search_for_series(search_filters={"SeriesInstanceUID": image}):
             stills = self._images_of(found[0])
             if stills and stills != [image]:
-                way_out = "each is an image of its own: name one by its SOP instance UID"
-                raise HTTPException(UNPROCESSABLE, f"the series has {len(stills)} stills; {way_out}")
+                remedy = "each is an image of its own: name one by its SOP instance UID"
+                raise HTTPException(UNPROCESSABLE, f"the series has {len(stills)} stills; {remedy}")
             return list(self._client.retrieve_series(_value(found[0], _STUDY), image, media_types=_AS_STORED))
         found = self._client.search_for_instances(search_filters={"SOPInstanceUID": image})
         if not found:

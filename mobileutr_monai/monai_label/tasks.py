@@ -36,8 +36,8 @@ def _check_weights(weights: Path) -> None:
         HTTPException: 503, it has no weights.
     """
     if not weights.is_file():
-        way_out = "start the server again with --restore for the bundle's own, or copy one of models/previous/ there"
-        raise HTTPException(UNAVAILABLE, f"{weights.parents[1].name} has no models/{weights.name}: {way_out}")
+        remedy = "start the server again with --restore for the bundle's own, or copy one of models/previous/ there"
+        raise HTTPException(UNAVAILABLE, f"{weights.parents[1].name} has no models/{weights.name}: {remedy}")
 
 
 class InferTask(BundleInferTask):

@@ -79,8 +79,8 @@ class Workspace:
             _copy(shipped / "models" / "model.pt", models / "model.pt")
             _copy_settings(shipped / "models" / "model.pt", models / "model.pt")
         if not (models / "model.pt").is_file():
-            way_out = "start with --restore for the bundle's own, or copy one of previous/ there"
-            raise FileNotFoundError(f"{models} has lost the trained weights model.pt; {way_out}")
+            remedy = "start with --restore for the bundle's own, or copy one of previous/ there"
+            raise FileNotFoundError(f"{models} has lost the trained weights model.pt; {remedy}")
         _use_settings(bundle, read_settings(models / "model.pt"))
         _check_weights(bundle, models / "model.pt")
         metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))

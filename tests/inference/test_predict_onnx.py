@@ -167,7 +167,7 @@ def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path
     ("arguments", "message"),
     [
         (("none.onnx", "FOLDER", "--output", "out"), "no ONNX file at none.onnx"),
-        (("FOLDER/a.onnx", "FOLDER", "--output", "out"), "can run; make one with mobileutr export BUNDLE --raw"),
+        (("FOLDER/a.onnx", "FOLDER", "--output", "out"), "can run; make one with mobileutr export BUNDLE --end-to-end"),
         (("FOLDER/b.onnx", "FOLDER", "--output", "out"), "b.onnx is no ONNX model that onnxruntime"),
         (("FOLDER/c.onnx", "FOLDER", "--output", "out"), "takes no pixels; make one with mobileutr export"),
         (("MODEL", "nowhere", "--output", "out"), "is not a folder"),

@@ -181,7 +181,7 @@ def test_the_next_sample_may_be_one_of_several_stills(pacs_server, pacs):
     assert not answer.json or answer.json["id"] in listed
 
 
-def test_a_series_of_several_stills_and_a_cine_are_refused_with_the_way_out(pacs_server, pacs):
+def test_a_series_of_several_stills_and_a_cine_are_refused_with_its_remedy(pacs_server, pacs):
     answer = pacs_server.infer(pacs.several)
     assert answer.status == 422
     assert "2 stills" in answer.detail and "SOP instance UID" in answer.detail

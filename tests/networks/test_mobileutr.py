@@ -149,7 +149,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("bad", "said"), BAD_ARGUMENTS, ids=[str(bad) for bad, _ in BAD_ARGUMENTS])
-def test_rejects_bad_arguments_with_name_value_and_way_out(bad: dict[str, Any], said: list[str]) -> None:
+def test_rejects_bad_arguments_with_name_value_and_remedy(bad: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
         MobileUtr(**({"spatial_dims": 2, "in_channels": 3, "out_channels": 1} | bad))
     assert [part for part in said if part not in str(caught.value)] == []

@@ -252,7 +252,7 @@ def test_a_disk_that_fills_up_leaves_nothing(make_zip: MakeZip, target: Path, mo
     assert not target.exists()
 
 
-def test_an_encrypted_archive_is_refused_with_the_way_out(make_zip: MakeZip, target: Path) -> None:
+def test_an_encrypted_archive_is_refused_with_its_remedy(make_zip: MakeZip, target: Path) -> None:
     path = make_zip(("a.png", b"a"), ("b.png", b"b"))
     for signature, offset in ((LOCAL, 6), (CENTRAL, 8)):
         patch(path, signature, offset, b"\1\0")

@@ -60,7 +60,7 @@ def describe_case(rows: Sequence[Mapping[str, str]], **more: object) -> dict[str
     return {
         "name": first["case"],
         **texts,
-        "way_out": remedy_for(first["reason"]),
+        "remedy": remedy_for(first["reason"]),
         "seconds": _to_number(first["seconds"]),
         "labels": labels,
         **more,

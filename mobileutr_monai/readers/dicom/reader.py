@@ -99,8 +99,8 @@ class DicomReader(ImageReader):
         if case.kind is CaseKind.SERIES:
             return read_volume(case), _volume_meta(case)
         if case.kind is CaseKind.CINE:
-            way_out = "choose one with frame, or iterate with iter_data"
-            raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
+            remedy = "choose one with frame, or iterate with iter_data"
+            raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {remedy}")
         return self._as_pillow(read_frame(case.paths[0], 0, self.mode, self.photometric))
 
     def iter_data(

@@ -118,7 +118,7 @@ def test_rejects_what_cannot_be_used(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "package"), [("onnxruntime", "onnxruntime"), ("openvino-bf16", "openvino")])
-def test_a_missing_package_is_one_line_with_the_way_out(
+def test_a_missing_package_is_one_line_with_its_remedy(
     name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find: Callable[..., Any] = importlib.util.find_spec

@@ -79,15 +79,15 @@ def test_what_is_no_number_is_none(text):
     assert describe_case([{**ROW, "confidence": text}])["labels"][0]["confidence"] is None
 
 
-def test_a_failure_has_its_reason_and_the_way_out():
+def test_a_failure_has_its_reason_and_remedy():
     failed = {**ROW, "status": "failed", "reason": "took too long", "detail": "more than 10 s", "label": ""}
     case = describe_case([failed])
     assert case["labels"] == []
-    assert (case["reason"], case["way_out"]) == ("took too long", "Allow more time with --time-limit.")
+    assert (case["reason"], case["remedy"]) == ("took too long", "Allow more time with --time-limit.")
 
 
 @pytest.mark.parametrize("reason", [*Reason], ids=lambda reason: reason.name)
-def test_every_reason_has_a_way_out(reason):
+def test_every_reason_has_a_remedy(reason):
     assert remedy_for(reason.value).endswith(".")
 
 

@@ -201,7 +201,7 @@ def test_a_case_has_the_original_beside_contours_that_can_be_taken_away(open_bro
     assert [place["width"] > 0 for place in browser.ask(places)] == [False, True]
 
 
-def test_a_failure_has_its_reason_its_detail_and_the_way_out(open_browser, images):
+def test_a_failure_has_its_reason_its_detail_and_remedy(open_browser, images):
     browser = open_browser(images / "report.html")
     browser.click("#tiles [value=failed]")
     browser.click(".card")

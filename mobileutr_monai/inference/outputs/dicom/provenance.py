@@ -33,17 +33,17 @@ __all__ = [
     "copy_patient_and_study",
     "derive_uid",
     "encode",
-    "lenient",
     "positive_number",
     "set_creation",
     "short_text",
     "source_series_uid",
     "study_uid",
+    "suppress_pydicom_warnings",
 ]
 
 MANUFACTURER = "MobileUtr MONAI contributors"
 
-_LENIENT = RLock()
+_WARNINGS_LOCK = RLock()
 
 CREATION_DATES = (("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"))
 """Two runs' objects differ in these, and in ContributionDateTime of a segmentation's ContributingEquipmentSequence."""
@@ -131,8 +131,8 @@ def check_source(header: DicomHeader) -> None:
         DicomError: if it has no UIDs to refer to.
     """
     if not header.sop_uid or not header.sop_class_uid:
-        way_out = "objects cannot refer to it; choose another format"
-        raise DicomError(header.path, Reason.INCOMPLETE, f"no SOPInstanceUID or SOPClassUID; {way_out}")
+        remedy = "objects cannot refer to it; choose another format"
+        raise DicomError(header.path, Reason.INCOMPLETE, f"no SOPInstanceUID or SOPClassUID; {remedy}")
 
 
 def derive_uid(*parts: str) -> UID:
@@ -205,11 +205,11 @@ def short_text(text: str) -> str:
 
 
 @contextmanager
-def lenient() -> Iterator[None]:
+def suppress_pydicom_warnings() -> Iterator[None]:
     """Copies what is wrong in a source silently: pydicom's warnings would quote it.
 
     One thread at a time: which warnings are shown is a matter of the whole process.
     """
-    with _LENIENT, disable_value_validation(), warnings.catch_warnings():
+    with _WARNINGS_LOCK, disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

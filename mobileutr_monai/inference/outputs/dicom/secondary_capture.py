@@ -37,11 +37,11 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     copy_patient_and_study,
     derive_uid,
     encode,
-    lenient,
     positive_number,
     set_creation,
     short_text,
     source_series_uid,
+    suppress_pydicom_warnings,
 )
 from mobileutr_monai.readers.dicom.header import DicomHeader, numbers, read_header
 from mobileutr_monai.readers.dicom.series import DicomCase
@@ -92,7 +92,7 @@ def write_overlay_capture(
     if case.kind is CaseKind.SERIES:
         raise ValueError(f"{case.paths[0]}: captures are of stills and cines; write a volume's segmentation")
     compress = compress or case.rows * case.columns * _CHANNELS * case.frames > _MAX_ELEMENT_BYTES
-    with lenient():
+    with suppress_pydicom_warnings():
         source = read_header(case.paths[0])
         check_source(source)
         dataset = _describe(case, source, algorithm, compress, created)

@@ -34,12 +34,12 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     copy_patient_and_study,
     derive_uid,
     encode,
-    lenient,
     positive_number,
     set_creation,
     short_text,
     source_series_uid,
     study_uid,
+    suppress_pydicom_warnings,
 )
 from mobileutr_monai.inference.outputs.overlay import COLOURS
 from mobileutr_monai.readers.dicom.errors import DicomError, as_dicom_errors
@@ -165,9 +165,9 @@ def write_segmentation(
         OutputCheckError: if what was written is not the label map.
     """
     if case.kind is CaseKind.CINE:
-        way_out = "segmentations are of stills and volumes; write a cine's masks with write_frame_masks"
-        raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {way_out}")
-    with lenient():
+        remedy = "segmentations are of stills and volumes; write a cine's masks with write_frame_masks"
+        raise DicomError(case.paths[0], Reason.NOT_ONE_FRAME, f"{case.frames} frames; {remedy}")
+    with suppress_pydicom_warnings():
         slices = _read_slices(case)
         segments = _number_segments(case, label, labels)
         with as_dicom_errors(case.paths[0], Reason.INCOMPLETE):

@@ -226,7 +226,7 @@ def test_two_frames_without_places_are_no_still(tmp_path: Path) -> None:
             write_segmentation(each, np.ones(shape, np.uint8), LABELS, ALGORITHM, tmp_path / "out.dcm")
 
 
-def test_cine_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_cine_is_refused_with_its_remedy(tmp_path: Path) -> None:
     case = find_case(save(make_image(UltrasoundMultiFrameImageStorage, "US", frames=3), tmp_path / "cine"))
 
     with pytest.raises(DicomError, match=r"3 frames; .* write_frame_masks"):
