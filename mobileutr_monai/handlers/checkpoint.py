@@ -193,4 +193,6 @@ def _to_number(score: Any) -> float:
 
 
 def _write(content: Mapping, path: Path) -> None:
+    # ignite's DiskSaver(atomic=True) does not force a file to the disk before it gets its name, leaves a file of random
+    # name after a kill, and makes every file readable for all users.
     write_atomic(path, lambda file: torch.save(dict(content), file))

@@ -51,6 +51,9 @@ class Written(NamedTuple):
 class CaseWorker:
     """Reads cases and writes their results. What is wrong with a case is returned, a full disk is raised.
 
+    Errors are values here: when one case of a batch fails, the others go on, and a worker process sends one answer
+    per case.
+
     Attributes:
         labels: index -> name.
     """
