@@ -39,8 +39,9 @@ class TrainingCheckpoint:
         metric: name of a metric, higher is better. Ties keep the earlier epoch.
         resume: continue from ``training/last.pt``.
         interval: epochs between two saves; the last epoch is saved always.
-        only_better: score the weights of ``model.pt`` at the start, on the same cases; the best model is installed only
-            if it is not worse.
+        score_installed: score the weights of ``model.pt`` at the start, on the same cases; the log ends with both
+            scores.
+        only_better: likewise, and the best model is installed only if it is not worse.
 
     Raises:
         FileNotFoundError: at the start of training, when there is nothing to resume.
@@ -56,6 +57,7 @@ class TrainingCheckpoint:
         metric: str,
         resume: bool = False,
         interval: int = 1,
+        score_installed: bool = False,
         only_better: bool = False,
     ) -> None:
         if isinstance(ckpt_dir, str) and "::" in ckpt_dir:
@@ -71,6 +73,7 @@ class TrainingCheckpoint:
         self.metric = metric
         self.resume = resume
         self.interval = interval
+        self.score_installed = score_installed
         self.only_better = only_better
         self.earlier_score: float | None = None
         self.best_score = float("-inf")
@@ -82,7 +85,7 @@ class TrainingCheckpoint:
             engine.add_event_handler(Events.COMPLETED, self._install_best)
 
     def _start(self, engine: Engine) -> None:
-        if self.only_better:
+        if self.score_installed or self.only_better:
             self.earlier_score = self._score_installed()
         if self.resume:
             self._restore(engine)
@@ -144,7 +147,7 @@ class TrainingCheckpoint:
                 self.last,
             )
             return
-        if self.earlier_score is not None and self.best_score < self.earlier_score:
+        if self.only_better and self.earlier_score is not None and self.best_score < self.earlier_score:
             logger.warning(
                 "not installed: %s is %.4f before training and %.4f after it; the new weights are in %s",
                 self.metric,

@@ -216,6 +216,6 @@ class TrainTask(BundleTrainTask):
         overrides |= {"learning_rate": chosen.learning_rate, "batch_size": chosen.batch_size}
         for handler in overrides["train#handlers"]:
             if handler["_target_"].endswith(".TrainingCheckpoint"):
-                handler["only_better"] = not chosen.force
+                handler |= {"score_installed": True, "only_better": not chosen.force}
         overrides["ckpt_dir"] = Path(self.bundle_path) / "models"  # where inference looks for them
         return overrides

@@ -31,7 +31,7 @@ def train(ckpt_dir: Path) -> Train:
         scores: Sequence[float | None],
         resume: bool = False,
         epochs: int | None = None,
-        only_better: bool = False,
+        **options: bool,
     ) -> TrainingCheckpoint:
         network = nn.Linear(1, 1)
         nn.init.zeros_(network.weight)
@@ -44,8 +44,9 @@ def train(ckpt_dir: Path) -> Train:
             evaluator.state.metrics = {"val_mean_dice": scores[engine.state.epoch - 1]}
 
         trainer.add_event_handler(Events.EPOCH_COMPLETED, validate)
-        handler = TrainingCheckpoint(ckpt_dir, {"network": network}, network, evaluator, "val_mean_dice", resume)
-        handler.only_better = only_better
+        handler = TrainingCheckpoint(
+            ckpt_dir, {"network": network}, network, evaluator, "val_mean_dice", resume, **options
+        )
         handler.attach(trainer)
         trainer.run([0], max_epochs=epochs or len(scores))
         return handler
@@ -137,6 +138,17 @@ def test_worse_weights_are_not_installed_where_only_better_ones_are(
     assert last["network"]["weight"].item() == len(scores)  # training began with its own weights
     said = f"{installed:.4f} before training and {max(scores):.4f} after it" if installed else "best epoch's weights"
     assert said in caplog.text
+
+
+def test_worse_weights_that_are_installed_all_the_same_are_told_with_both_scores(
+    train: Train, ckpt_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ckpt_dir.mkdir()
+    torch.save({"weight": torch.full((1, 1), 0.5), "bias": torch.zeros(1)}, ckpt_dir / "model.pt")
+    with caplog.at_level("INFO"):
+        train([0.1], score_installed=True)
+    assert weight_in(ckpt_dir / "model.pt") == 1
+    assert "installed: val_mean_dice is 0.5000 before training and 0.1000 after it" in caplog.text
 
 
 def test_leaves_the_weights_of_before_until_training_has_finished(train: Train, ckpt_dir: Path) -> None:

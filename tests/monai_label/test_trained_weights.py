@@ -20,7 +20,8 @@ from PIL import Image
 from mobileutr_monai.monai_label.workspace import Workspace
 
 FEW = {"max_epochs": 2, "val_split": 0.34, "batch_size": 2}
-IMAGES = [path for path in sorted((BREAST / "sample_data" / "images").iterdir()) if "normal" not in path.name][:3]
+# Of these the shipped weights find the lesions; of the first two they do not.
+IMAGES = [path for path in sorted((BREAST / "sample_data" / "images").iterdir()) if "normal" not in path.name][2:5]
 
 
 def digest(path: Path) -> str:
@@ -66,8 +67,8 @@ def test_worse_weights_are_not_installed(breast_server, wrong_labels):
     before = digest(breast_server.weights)
     job = breast_server.train(**FEW, learning_rate=0.01)
     assert job["status"] == "DONE", job["details"]
-    (line,) = [line for line in job["details"] if "not installed: val_mean_dice is" in line]
-    assert "before training" in line and "after it" in line
+    line = next((line for line in job["details"] if "not installed: val_mean_dice is" in line), "")
+    assert "before training" in line and "after it" in line, job["details"]
     assert digest(breast_server.weights) == before
 
 
@@ -89,6 +90,7 @@ def test_forced_weights_are_those_of_the_next_inference(breast_server, wrong_lab
     end.set()
     thread.join()
     assert job["status"] == "DONE", job["details"]
+    assert any("installed: val_mean_dice is" in line and "before training" in line for line in job["details"])
     after = breast_server.infer(name)
     assert digest(breast_server.weights) != old
     assert after.status == before.status == 200

@@ -48,6 +48,15 @@ def _check_device(device: str) -> str:
     return device
 
 
+def _check_number(value: Any) -> Any:
+    """Refuses JSON's true and false, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_check_number)]
+Real = Annotated[float, BeforeValidator(_check_number)]
 Device = Annotated[str, BeforeValidator(_first), AfterValidator(_check_device)]
 Tag = Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9_-]{1,64}$"))]
 Name = Annotated[str, Field(max_length=256)]
@@ -69,10 +78,10 @@ class _Parameters(BaseModel):
 class TrainParameters(_Parameters):
     """Of ``/train``."""
 
-    max_epochs: int = Field(MAX_EPOCHS, ge=1, le=_MOST_EPOCHS)
-    val_split: float = Field(VAL_SPLIT, gt=0, lt=1)
-    learning_rate: float = Field(LEARNING_RATE, gt=0, le=1)
-    batch_size: int = Field(BATCH_SIZE, ge=1, le=_LARGEST_BATCH)
+    max_epochs: Whole = Field(MAX_EPOCHS, ge=1, le=_MOST_EPOCHS)
+    val_split: Real = Field(VAL_SPLIT, gt=0, lt=1)
+    learning_rate: Real = Field(LEARNING_RATE, gt=0, le=1)
+    batch_size: Whole = Field(BATCH_SIZE, ge=1, le=_LARGEST_BATCH)
     pretrained: bool = True
     force: bool = False
     device: Device = "cuda"
@@ -101,15 +110,15 @@ class BatchParameters(_Parameters):
     logging: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
     save_label: Literal[True] = True
     label_tag: Tag = "original"
-    max_workers: int = Field(1, ge=0, le=16)
-    max_batch_size: int = Field(0, ge=0)
+    max_workers: Whole = Field(1, ge=0, le=16)
+    max_batch_size: Whole = Field(0, ge=0)
 
 
 class ScoringParameters(_Parameters):
     """Of ``/scoring``."""
 
     device: Device = "cuda"
-    max_samples: int = Field(0, ge=0)
+    max_samples: Whole = Field(0, ge=0)
 
 
 class SampleParameters(_Parameters):
