@@ -1,4 +1,4 @@
-"""Writes the tables of measurements into README.md and docs/performance.md from the JSON of the benchmarks.
+"""Writes the tables of measurements into README.md and pages of docs from the JSON of the benchmarks.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; ``NAME_on_MACHINE`` is that of another
 machine, of JSON with the same ending. ``--check`` writes nothing and fails when one is not what the JSON says.
@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "monai_label.md")
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -252,6 +252,37 @@ def make_peers(machine: str) -> str:
     return to_table(head, rows) + describe(result)
 
 
+def make_active_learning(machine: str) -> str:
+    """Strategies of MONAI Label by the number of annotated images."""
+    result = read("active_learning", machine)
+
+    def tell(gain: dict[str, Any]) -> str:
+        mean, low, high = (f"{100 * value:.1f}" for value in (gain["mean"], *gain["interval"]))
+        return f"{mean} ({low} to {high})"
+
+    rows = [
+        [
+            number,
+            str(row["seeds"]),
+            *(f"{100 * row[name]:.1f}" for name in ("random", "uncertainty")),
+            tell(row["gain"]),
+        ]
+        for number, row in result["annotated"].items()
+    ]
+    later = list(result["annotated"])[1:]
+    if "gain_after_the_start" in result:
+        gain = result["gain_after_the_start"]
+        rows.append([f"mean of {later[0]} to {later[-1]}", str(len(gain["by_seed"])), "", "", tell(gain)])
+    head = [
+        "annotated images",
+        "seeds",
+        "`random`, Dice %",
+        "`uncertainty`, Dice %",
+        "difference, points (95 % interval)",
+    ]
+    return to_table(head, rows) + describe(result)
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "network": make_network,
     "sizes": make_sizes,
@@ -264,6 +295,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "training_step": make_training_step,
     "memory": make_memory,
     "peers": make_peers,
+    "active_learning": make_active_learning,
 }
 
 

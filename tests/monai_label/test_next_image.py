@@ -83,9 +83,11 @@ def test_the_benchmark_runs(tmp_path):
     for kind in ("images", "masks"):
         shutil.copytree(BREAST / "sample_data" / kind, data / kind)
     arguments = [str(BREAST), str(data), "--output", str(tmp_path / "results.json")]
-    arguments += ["--start", "2", "--step", "1", "--end", "3", "--measured", "2", "--epochs", "1", "--seeds", "1"]
+    arguments += ["--start", "2", "--step", "1", "--end", "3", "--measured", "2", "--steps", "1", "--seeds", "1"]
+    arguments += ["--image-size", "64", "64"]
     bench_active_learning.main(arguments)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["annotated"] == [2, 3]
-    assert results["gain_by_seed"][0] == [0.0]  # both begin with the same images
-    assert set(results["seeds"][0]) == {"random", "uncertainty"}
+    assert list(results["annotated"]) == ["2", "3"]
+    assert results["annotated"]["2"]["gain"]["by_seed"] == [0.0]  # both begin with the same images
+    assert {"seeds", "random", "uncertainty", "gain"} == set(results["annotated"]["3"])
+    assert results["gain_after_the_start"] == results["annotated"]["3"]["gain"]
