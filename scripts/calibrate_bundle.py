@@ -75,6 +75,7 @@ class Bundle:
         measurements = measure_labels(pred, self.scorer.labels, self._spacing(truth))
         chosen, others = segmenter.measure_confidence(result), self._estimate(result)
         statistics = describe_image(result["image"])
+        # Nothing is asked of a label that min_peak left out.
         return [
             {
                 "label": index,
@@ -82,7 +83,7 @@ class Bundle:
                 "distance": None,
                 "dice": measure_dice(pred == index, np.asarray(truth) == index),
                 "measurement": measurement,
-                "estimates": {CHOSEN: chosen[index], **others[index]} if index in chosen else {},
+                "estimates": {CHOSEN: chosen[index], **others[index]} if index in others and measurement.pixels else {},
             }
             for index, measurement in zip(self.scorer.labels, measurements, strict=True)
         ]
