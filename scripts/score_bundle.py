@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", required=True)
     parser.add_argument("--weights", type=Path, help="default: the bundle's models/model.pt")
     parser.add_argument("--threshold", type=float, help="default: the bundle's")
+    parser.add_argument("--min-peak", type=float, help="default: the bundle's")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="default: the bundle's")
     parser.add_argument("--tta", action="store_true", help="also average over mirrored images")
     parser.add_argument("--against", type=Path, help="folder of earlier scores: adds the gain over them")
@@ -215,6 +216,7 @@ def main() -> None:
     given = {
         "weights": arguments.weights,
         "threshold": arguments.threshold,
+        "min_peak": arguments.min_peak,
         "image_size": arguments.image_size,
         "tta": arguments.tta or None,
     }
