@@ -159,12 +159,12 @@ def engine_cache(shared_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def raw_onnx(breast: Path, shared_folder: Path) -> Path:
+def end_to_end_onnx(breast: Path, shared_folder: Path) -> Path:
     """The breast ultrasound bundle as an ONNX file that takes pixels."""
     from mobileutr_monai.export.bundle import export_bundle
 
-    output = shared_folder / "raw" / "breast.onnx"
-    with FileLock(shared_folder / "raw.lock"):
+    output = shared_folder / "end_to_end" / "breast.onnx"
+    with FileLock(shared_folder / "end_to_end.lock"):
         if not output.is_file():
             output.parent.mkdir(exist_ok=True)
             export_bundle(breast, "onnx", output, end_to_end=True)

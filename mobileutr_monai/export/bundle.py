@@ -6,6 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,14 +99,14 @@ def export_bundle(
         samples = _find_samples(bundle)
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
         logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
-        crop_bars = bool(parser.get("crop_bars", False))
-        compared = (
-            _compare_end_to_end(paths, segmenter, run, crop_bars) if end_to_end else _compare(paths, segmenter, run)
-        )
+        if end_to_end:
+            compared = _compare_end_to_end(paths, segmenter, partial(_run_as_predict, parser, run))
+        else:
+            compared = _compare(paths, segmenter, run)
         content = {
             "notice": NOTICE,
             "format": file_format,
-            "raw": end_to_end,
+            "end_to_end": end_to_end,
             "facts": facts,
             "sha256": {part.name: hash_file(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
@@ -166,7 +167,7 @@ def _describe(
         "weights_sha256": hash_file(weights),
         "input": taken,
         "output": given,
-        "raw": json.dumps(end_to_end),
+        "end_to_end": json.dumps(end_to_end),
         # What "mobileutr predict" does before and after such a file; others may do it themselves.
         "crop_bars": json.dumps(end_to_end and bool(parser.get("crop_bars", False))),
         "largest_piece": json.dumps(end_to_end and bool(parser.get("largest_piece", False))),
@@ -220,8 +221,19 @@ def _compare(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], 
     return {**_count(differing, pixels), "largest_logit_difference": float(f"{largest:.2e}")}
 
 
+def _run_as_predict(parser: ConfigParser, run: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
+    """Runs an end-to-end model with what ``mobileutr predict`` does before and after it."""
+    whole = (0, 0, *pixels.shape[:2])
+    top, left, bottom, right = find_between_bars(pixels) if parser.get("crop_bars", False) else whole
+    label = np.zeros(pixels.shape[:2], np.uint8)
+    label[top:bottom, left:right] = run(np.ascontiguousarray(pixels[top:bottom, left:right]))
+    if parser.get("largest_piece", False):
+        label = parser.get_parsed_content("keep_largest_pieces")(label)
+    return label
+
+
 def _compare_end_to_end(
-    paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray], crop_bars: bool
+    paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, Any]:
     """Compares label maps, each at its own size."""
     mode = "RGB" if segmenter.network.in_channels == 3 else "L"
@@ -230,10 +242,7 @@ def _compare_end_to_end(
         expected = segmenter.make_label_map(segmenter.infer([segmenter.reader.read([path])])[0])
         with open_image(path, "image") as image:
             array = np.asarray(to_mode(image, mode))
-        array = array.reshape(*array.shape[:2], -1)
-        top, left, bottom, right = find_between_bars(array) if crop_bars else (0, 0, *array.shape[:2])
-        found = np.zeros(array.shape[:2], np.uint8)
-        found[top:bottom, left:right] = run(np.ascontiguousarray(array[top:bottom, left:right]))
+        found = run(array.reshape(*array.shape[:2], -1))
         pixels, differing = pixels + expected.size, differing + int((expected != found).sum())
     return _count(differing, pixels)
 

@@ -76,7 +76,7 @@ class EndToEndModel:
             release = onnxruntime.__version__
             raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_REMEDY}") from None
         self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        if self.facts.get("raw") != "true":
+        if self.facts.get("end_to_end") != "true":
             raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_REMEDY}")
         names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
         self.labels = {index: name for index, name in sorted(names.items()) if index}

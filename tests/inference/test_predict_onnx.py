@@ -48,9 +48,9 @@ def folder(breast: Path, tmp_path: Path) -> Path:
     return target
 
 
-def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, tmp_path, python, mobileutr):
+def test_writes_the_masks_of_the_bundle_without_torch(end_to_end_onnx, folder, breast, tmp_path, python, mobileutr):
     out = tmp_path / "out"
-    process = python("-c", BLOCKED, "predict", raw_onnx, folder, "--output", out)
+    process = python("-c", BLOCKED, "predict", end_to_end_onnx, folder, "--output", out)
     assert process.returncode == 1
     *failures, last = process.stderr.splitlines()
     assert last.startswith("3 cases segmented, 1 failed, 3 skipped")
@@ -74,10 +74,10 @@ def test_writes_the_masks_of_the_bundle_without_torch(raw_onnx, folder, breast, 
     assert not list(out.rglob("*.tmp"))
 
 
-def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(raw_onnx, folder, breast, tmp_path, mobileutr):
+def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(end_to_end_onnx, folder, breast, tmp_path, mobileutr):
     (folder / "empty.png").touch()
     told = []
-    for model in (raw_onnx, breast):
+    for model in (end_to_end_onnx, breast):
         process = mobileutr("predict", model, folder, "--output", tmp_path / "out", "--dry-run")
         assert process.returncode == 0, process.stderr
         told.append(dict(line.split(": ", 1) for line in process.stdout.splitlines()))
@@ -89,8 +89,8 @@ def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(raw_onnx, folder,
     assert not (tmp_path / "out").exists()
 
 
-def test_one_picture_is_one_case(raw_onnx, folder, tmp_path, mobileutr):
-    process = mobileutr("predict", raw_onnx, folder / "sub", "--output", tmp_path / "out")
+def test_one_picture_is_one_case(end_to_end_onnx, folder, tmp_path, mobileutr):
+    process = mobileutr("predict", end_to_end_onnx, folder / "sub", "--output", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     assert process.stderr.startswith("1 case segmented, 0 failed, 0 skipped; see ")
 
@@ -109,7 +109,9 @@ def bright_pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limit = helper.make_tensor("limit", TensorProto.INT32, [], [127])
     graph = helper.make_graph(nodes, "bright", [pixels], [label], [limit])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    helper.set_model_props(model, {"raw": "true", "channels": "3", "labels": '{"0": "background", "1": "bright"}'})
+    helper.set_model_props(
+        model, {"end_to_end": "true", "channels": "3", "labels": '{"0": "background", "1": "bright"}'}
+    )
     path = tmp_path_factory.mktemp("onnx") / "bright.onnx"
     onnx.save(model, path)
     return path
@@ -152,12 +154,12 @@ def test_a_second_run_resumes_and_removes_nothing_of_others(
     assert np.asarray(Image.open(out / "b_mask.png")).shape == (8, 9)
 
 
-def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path, mobileutr):
+def test_the_output_of_a_bundle_is_left_alone(end_to_end_onnx, folder, breast, tmp_path, mobileutr):
     run = tmp_path / "run"
     options = ("--output", run, "--no-overlays", "--no-page")
     assert mobileutr("predict", breast, folder, *options).returncode == 1
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    process = mobileutr("predict", raw_onnx, folder, "--output", run)
+    process = mobileutr("predict", end_to_end_onnx, folder, "--output", run)
     assert process.returncode == 2
     assert process.stderr.strip().endswith("choose another output folder, or replace them with --overwrite")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -178,7 +180,7 @@ def test_the_output_of_a_bundle_is_left_alone(raw_onnx, folder, breast, tmp_path
         (("MODEL", "FOLDER", "--output", "taken/out"), "cannot make the output folder taken/out: Not a directory"),
     ],
 )
-def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, arguments, message):
+def test_bad_usage_gives_one_line_and_code_2(end_to_end_onnx, tmp_path, mobileutr, arguments, message):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.onnx").write_bytes(b"not ONNX")
@@ -186,7 +188,7 @@ def test_bad_usage_gives_one_line_and_code_2(raw_onnx, tmp_path, mobileutr, argu
     onnx.save(OTHER_MODEL, folder / "c.onnx")
     (folder / "a.png").write_bytes(b"")
     (tmp_path / "taken").write_text("")
-    names = [text.replace("MODEL", str(raw_onnx)).replace("FOLDER", str(folder)) for text in arguments]
+    names = [text.replace("MODEL", str(end_to_end_onnx)).replace("FOLDER", str(folder)) for text in arguments]
     process = mobileutr("predict", *names, cwd=tmp_path)
     assert process.returncode == 2, process.stderr
     (line,) = process.stderr.splitlines()
