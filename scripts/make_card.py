@@ -254,7 +254,8 @@ def make_tta(scores: dict[str, Any]) -> str:
         lines.append(f"| {section} | {n} | {' | '.join(map(format_value, cells))} |")
     note = (
         "With `--tta` (`--tta True` of `monai.bundle run`) the probabilities of the image and of its mirror images are "
-        "averaged, which takes as many times longer. Gains are paired by case, at the images' own size:"
+        "averaged, which takes as many times longer. Gains are paired by case, at the images' own size"
+        f"{', with `min_peak` ' + format(scores['min_peak'], 'g') if 'min_peak' in scores else ''}:"
     )
     return "\n".join([textwrap.fill(note, 120), "", *lines])
 
