@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,22 @@ def test_tensorboard_has_loss_and_scores_of_each_epoch(bundle: Path, data: Path,
     assert any("loss" in tag and len(steps) >= 2 for tag, steps in found.items())
 
 
+def test_mlflow_has_loss_and_scores_of_each_epoch(
+    bundle: Path, data: Path, tmp_path: Path, monai_bundle: Callable[..., object]
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    run = tmp_path / "run"
+    command = ("run", "--config_file", "configs/train.json", "--dataset_dir", data, "--output_dir", run)
+    small = ("--max_epochs", 2, "--image_size", "[32,32]", "--batch_size", 2, "--precision", "float32")
+    monai_bundle(*command, *small, "--tracking", "mlflow", cwd=bundle)
+    mlflow.set_tracking_uri(f"sqlite:///{run / 'mlruns.db'}")
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (tracked,) = client.search_runs(experiments)
+    for metric, steps in {"train_loss": [1, 2, 3, 4], "val_mean_dice": [1, 2]}.items():
+        assert [point.step for point in client.get_metric_history(tracked.info.run_id, metric)] == steps
+
+
 def test_training_stops_at_errors_of_the_data_unless_told_not_to(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +126,16 @@ def test_evaluate_prints_a_row_per_label_and_counts_images_that_lack_it(
 ) -> None:
     data, output = save_images(tmp_path / "data", training=1, validation=3), tmp_path / "scores"
     Image.new("L", SIDES[::-1]).save(data / "masks" / "1.png")
-    given = ("--section", "validation", "--set", "image_size=[32,32]", "--set", "threshold=0.001")
+    given = (
+        "--section",
+        "validation",
+        "--set",
+        "image_size=[32,32]",
+        "--set",
+        "threshold=0.001",
+        "--set",
+        "min_peak=0",
+    )
     assert main(["evaluate", str(breast), str(data), "--output", str(output), *given]) == 0
     said = capsys.readouterr().out
     (row,) = [line.split() for line in said.splitlines() if line.startswith("val_mean_dice")]

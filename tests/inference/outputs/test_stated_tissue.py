@@ -52,7 +52,7 @@ def rows(breast, tmp_path_factory) -> dict[str, dict[str, str]]:
         write(source / f"{kind}_doppler.dcm", [make_region(LEFT, DOPPLER)], frames)
         write(source / f"{kind}_none.dcm", [], frames)
     Image.linear_gradient("L").resize((COLUMNS, ROWS)).save(source / "picture.png")
-    overrides = {"image_size": [32, 32], "threshold": 1e-6, "workers": 0, "output_format": "plain"}
+    overrides = {"image_size": [32, 32], "threshold": 1e-6, "min_peak": 0, "workers": 0, "output_format": "plain"}
     assert run_bundle(breast, source, output, overrides) == 0
     with (output / "report.csv").open(newline="") as file:
         return {row["case"].removesuffix(".dcm"): row for row in csv.DictReader(file)}
