@@ -439,6 +439,9 @@ def _refer_to_sources(dataset: Dataset, slices: Sequence[_Slice]) -> None:
 def _check_written(path: Path, output: Path, slices: Sequence[_Slice], segments: np.ndarray, count: int) -> None:
     """Reads a segmentation again and compares every frame with its slice.
 
+    By hand and bit by bit, not with highdicom, which wrote it: what a library does wrong in both directions would not
+    show.
+
     Raises:
         OutputCheckError: if frames are missing, twice there, of other slices, or other masks.
     """
