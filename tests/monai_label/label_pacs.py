@@ -19,7 +19,7 @@ class Pacs:
 
     def __init__(self, orthanc: Orthanc, folder: Path) -> None:
         self.orthanc, self.folder = orthanc, folder
-        sample = sorted((BREAST / "sample_data" / "images").iterdir())[0]
+        sample = BREAST / "sample_data" / "images" / "malignant (53).jpg"  # a lesion that is found
         self.stills = {}
         for mode in ("L", "RGB"):
             (folder / mode).mkdir()

@@ -13,7 +13,7 @@ from PIL import Image
 
 def write_pictures(folder: Path) -> None:
     """Writes one picture in every form that a picture comes in."""
-    source = next(path for path in sorted((BREAST / "sample_data" / "images").iterdir()) if path.suffix == ".jpg")
+    source = BREAST / "sample_data" / "images" / "malignant (53).jpg"  # a lesion that is found
     picture = Image.open(source).convert("RGB").crop((0, 0, 201, 177))
     grey = np.asarray(picture.convert("L"))
     picture.save(folder / "rgb.png")

@@ -38,7 +38,7 @@ def test_the_stock_app_serves_a_packed_bundle(monai_bundle, tmp_path):
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         archive.extractall(app / "model")
     studies.mkdir()
-    sample = sorted((BREAST / "sample_data" / "images").iterdir())[0]
+    sample = BREAST / "sample_data" / "images" / "malignant (53).jpg"  # a lesion that is found
     shutil.copy(sample, studies)
     monai_bundle(
         *("run", "--config_file", "configs/inference.json", "--dataset_dir", studies, "--output_dir", tmp_path / "out"),

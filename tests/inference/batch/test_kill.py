@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-IMAGES = 24
+IMAGES = 60
 
 
 @pytest.fixture
