@@ -36,6 +36,8 @@ class BatchAugmentation:
     Called by themselves they take one image each, which costs more time than a step of a GPU. Here they only draw their
     parameters, image by image, so that probabilities, ranges and seeding are theirs; what they do is done to the batch
     in a few kernels. Flips, quarter turns and the affine are one resampling, and noise is drawn on the device.
+    kornia is not used: on a CPU it took a third longer, its parameters are not MONAI's, and its gamma clips images to
+    0..1 (``docs/performance.md``).
 
     Args:
         transforms: first those of ``image`` and ``label`` (flips, quarter turns, at most one affine, then bars), then
