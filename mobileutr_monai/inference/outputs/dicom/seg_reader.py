@@ -24,7 +24,8 @@ __all__ = ["read_segmentation"]
 def read_segmentation(case: DicomCase, path: Path, labels: Sequence[SegmentLabel]) -> np.ndarray:
     """Returns the label map that a binary segmentation of the case holds.
 
-    A segment is the label of its name, in any capitals; where no name is a label's, segment numbers count.
+    A segment is the label of its name, in any capitals; where no name is a label's, segment numbers count. Segments
+    that are no label's are left out.
 
     Shape:
         - output: (rows, columns) of a still, (columns, rows, slices) of a volume, uint8.
@@ -41,24 +42,44 @@ def read_segmentation(case: DicomCase, path: Path, labels: Sequence[SegmentLabel
         indices = _match(dataset, labels)
         if (dataset.Rows, dataset.Columns) != (case.rows, case.columns):
             raise DicomError(path, Reason.MIXED_SIZES, "segmentation of an image of another size")
-        if not {uid for _, _, uid in dataset.get_source_image_uids()} <= set(case.sop_uids):
-            raise DicomError(path, Reason.MIXED_SERIES, "segmentation of another image")
-        numbers = _read_segment_numbers(dataset, case)
+        _check_sources(dataset, case, path)
+        numbers = _read_segment_numbers(dataset, case, [number for number, index in indices.items() if index])
         table = np.zeros(max(indices) + 1, np.uint8)
         table[list(indices)] = list(indices.values())
         planes: np.ndarray = table[numbers]
     return planes[0] if case.kind is not CaseKind.SERIES else planes.transpose(2, 1, 0)
 
 
-def _read_segment_numbers(dataset: Segmentation, case: DicomCase) -> np.ndarray:
-    """Returns the segment number of every pixel, 0 where there is none; where segments overlap, the highest one.
+def _check_sources(dataset: Dataset, case: DicomCase, path: Path) -> None:
+    """Checks that each frame refers to one slice of the case.
+
+    highdicom reads frames that refer to anything else as empty: their masks would be lost without an error.
+
+    Raises:
+        DicomError: a frame does not.
+    """
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        sources = [source for item in group.DerivationImageSequence for source in item.SourceImageSequence]
+        if len(sources) != 1:
+            detail = f"a frame refers to {len(sources)} source images; resample the segmentation to the image's slices"
+            raise DicomError(path, Reason.UNSUPPORTED_IMAGE, detail)
+        if sources[0].ReferencedSOPInstanceUID not in case.sop_uids:
+            raise DicomError(path, Reason.MIXED_SERIES, "segmentation of another image")
+        if case.frame_order and int(sources[0].get("ReferencedFrameNumber", 0)) - 1 not in case.frame_order:
+            raise DicomError(path, Reason.UNSUPPORTED_IMAGE, "a frame does not say which frame of the image it is of")
+
+
+def _read_segment_numbers(dataset: Segmentation, case: DicomCase, segments: Sequence[int]) -> np.ndarray:
+    """Returns the number of one of the segments for every pixel, 0 where there is none; the highest where they overlap.
 
     Shape:
         - output: (slices, rows, columns).
     """
+    if not segments:
+        return np.zeros((case.frames, case.rows, case.columns), np.uint8)
     # Frames without a pixel need not be there, and a still has no place in space.
     given: dict[str, Any] = {"combine_segments": True, "skip_overlap_checks": True, "ignore_spatial_locations": True}
-    given["assert_missing_frames_are_empty"] = True
+    given |= {"assert_missing_frames_are_empty": True, "segment_numbers": segments}
     if case.frame_order:
         frames = [frame + 1 for frame in case.frame_order]
         found = dataset.get_pixels_by_source_frame(case.sop_uids[0], frames, **given)
