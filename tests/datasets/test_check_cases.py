@@ -99,6 +99,16 @@ def test_only_what_is_used_is_looked_at_and_the_two_sides_are_compared(tmp_path:
         check_training(items, [], MaskCoding("values", values={0: 0, 7: 1}))
 
 
+def test_images_as_nifti_are_left_to_their_reader(tmp_path: Path) -> None:
+    cases = []
+    for index in range(2):
+        image, mask = tmp_path / f"{index}.nii.gz", tmp_path / f"{index}.png"
+        nib.save(nib.nifti1.Nifti1Image(np.full((48, 40), index, np.uint8), np.eye(4)), image)
+        save_values(mask, 255)
+        cases.append({"image": str(image), "label": [str(mask)]})
+    check_training(cases[:1], cases[1:], MaskCoding("two-valued"))
+
+
 def test_files_that_have_not_changed_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = list_items(save_images(tmp_path / "data"))
     check_training(items, [], MaskCoding())

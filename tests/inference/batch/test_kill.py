@@ -16,7 +16,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-IMAGES = 60
+IMAGES = 24
 
 
 @pytest.fixture
