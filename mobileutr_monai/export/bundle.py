@@ -27,9 +27,9 @@ from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, describe_ranges, require, save_onnx
+from mobileutr_monai.export.label_pixels import label_pixels
 from mobileutr_monai.export.prepare import quiet
 from mobileutr_monai.networks import fold_network, load_weights
-from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
 
 __all__ = ["Exported", "export_bundle"]
@@ -100,7 +100,10 @@ def export_bundle(
         paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
         logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
         if end_to_end:
-            compared = _compare_end_to_end(paths, segmenter, partial(_run_as_predict, parser, run))
+            clean = parser.get_parsed_content("keep_largest_pieces") if parser.get("largest_piece", False) else None
+            crop_bars = bool(parser.get("crop_bars", False))
+            segment = partial(label_pixels, run, crop_bars=crop_bars, clean=clean)
+            compared = _compare_end_to_end(paths, segmenter, segment)
         else:
             compared = _compare(paths, segmenter, run)
         content = {
@@ -187,7 +190,7 @@ def _write_end_to_end(parser: ConfigParser, segmenter: Any, path: Path, facts: d
     dims = {0: torch.export.Dim("rows", min=2, max=2**16), 1: torch.export.Dim("columns", min=2, max=2**16)}
     with quiet():
         program = torch.onnx.export(
-            EndToEndModel(network, size, segmenter.threshold, parser.get_parsed_content("min_peak")).eval(),
+            EndToEndModel(network, size, segmenter.threshold, float(parser.get("min_peak", 0.0))).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(dims,),
@@ -219,17 +222,6 @@ def _compare(paths: Sequence[Path], segmenter: Any, run: Callable[[np.ndarray], 
         pixels, differing = pixels + expected.size, differing + int((expected != found).sum())
     segmenter.predictor = network
     return {**_count(differing, pixels), "largest_logit_difference": float(f"{largest:.2e}")}
-
-
-def _run_as_predict(parser: ConfigParser, run: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    """Runs an end-to-end model with what ``mobileutr predict`` does before and after it."""
-    whole = (0, 0, *pixels.shape[:2])
-    top, left, bottom, right = find_between_bars(pixels) if parser.get("crop_bars", False) else whole
-    label = np.zeros(pixels.shape[:2], np.uint8)
-    label[top:bottom, left:right] = run(np.ascontiguousarray(pixels[top:bottom, left:right]))
-    if parser.get("largest_piece", False):
-        label = parser.get_parsed_content("keep_largest_pieces")(label)
-    return label
 
 
 def _compare_end_to_end(

@@ -28,11 +28,11 @@ from mobileutr_monai.core.output_folder import OutputFolder, format_files, hash_
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import NOT_DECODED, escape, pluralize
 from mobileutr_monai.core.walk import list_files
+from mobileutr_monai.export.label_pixels import label_pixels
 from mobileutr_monai.inference.outputs.png import save_label_image
 from mobileutr_monai.inference.pieces import keep_largest_pieces
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.row import Row
-from mobileutr_monai.readers.image_content import find_between_bars
 from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
 
 __all__ = ["EndToEndModel", "Image", "main", "segment_folder"]
@@ -97,12 +97,12 @@ class EndToEndModel:
             array = np.asarray(to_mode(image, self._mode))
         if array.min() == array.max():
             raise ValueError(f"all pixels have the value {array.flat[0]}: there is nothing to segment")
-        array = array.reshape(*array.shape[:2], -1)
-        top, left, bottom, right = find_between_bars(array) if self._crop_bars else (0, 0, *array.shape[:2])
-        content = np.ascontiguousarray(array[top:bottom, left:right])
-        label = np.zeros(array.shape[:2], np.uint8)
-        label[top:bottom, left:right] = self._session.run(None, {"pixels": content})[0]
-        return keep_largest_pieces(label) if self._largest_piece else label
+        clean = keep_largest_pieces if self._largest_piece else None
+        return label_pixels(self._run, array.reshape(*array.shape[:2], -1), crop_bars=self._crop_bars, clean=clean)
+
+    def _run(self, pixels: np.ndarray) -> np.ndarray:
+        label: np.ndarray = self._session.run(None, {"pixels": pixels})[0]
+        return label
 
 
 class Image(NamedTuple):
