@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ from mobileutr_monai.datasets.tables import is_table
 from mobileutr_monai.readers.image_content import TRANSPARENT_MODES, ImageContent
 from mobileutr_monai.readers.pillow_io import look_at, open_image
 
-__all__ = ["ERROR", "KINDS", "WARNING", "Case", "Problem", "Report", "check_folder", "examine_cases", "guess_masks"]
+__all__ = ["ERROR", "KINDS", "WARNING", "Case", "Problem", "Report", "check_folder", "examine_cases"]
 
 NARROW_16_BIT = 65535 // 16
 """Highest value of a 16-bit image under which at most 16 of 256 grey levels are left after scaling."""
@@ -158,17 +158,6 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def guess_masks(root: Path) -> tuple[MaskCoding, str]:
-    """Tells the coding of the masks of a folder, from all of them.
-
-    Raises:
-        ValueError: it is not clear, or a mask cannot be read.
-    """
-    layout = find_layout(root)
-    masks = [path for name in sorted(layout.images) for path in layout.mask_files(name)]
-    return guess_coding(_count_values(masks), layout.files)
-
-
 def _layout_of_list(root: Path, path: Path) -> Layout:
     """Returns the cases of a datalist as a layout."""
     layout = Layout(mask_folders=[root], files="class", masks=[{}], orphans=[[]])
@@ -255,7 +244,7 @@ def _read_text_entries(
 
 def _guess(cases: Iterable[Case], files: str, report: Report, add: ProblemAdder) -> MaskCoding | None:
     """Guesses the coding from all masks that can be read."""
-    counts = _count_values([path for case in cases for path in case.masks], skip_unreadable=True)
+    counts = _count_values([path for case in cases for path in case.masks])
     if not counts.masks:
         return None
     try:
@@ -269,20 +258,18 @@ def _guess(cases: Iterable[Case], files: str, report: Report, add: ProblemAdder)
     return coding
 
 
-def _count_values(masks: Sequence[Path], skip_unreadable: bool = False) -> ValueCounts:
+def _count_values(masks: Sequence[Path]) -> ValueCounts:
+    """Counts the values of the masks that can be read."""
     counts = ValueCounts()
-    for _, one in _in_threads(lambda path: _count_one(path, skip_unreadable), masks, "masks"):
+    for _, one in _in_threads(_count_one, masks, "masks"):
         counts.update(one)
     return counts
 
 
-def _count_one(path: Path, skip_unreadable: bool) -> ValueCounts:
+def _count_one(path: Path) -> ValueCounts:
     counts = ValueCounts()
-    try:
+    with suppress(FileNotFoundError, ValueError):  # said when the case is looked at
         counts.add(read_mask(path), str(path))
-    except (FileNotFoundError, ValueError):
-        if not skip_unreadable:
-            raise
     return counts
 
 

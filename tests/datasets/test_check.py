@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.datasets.check import ERROR, KINDS, Report, check_folder, guess_masks
+from mobileutr_monai.datasets.check import ERROR, KINDS, Report, check_folder
+from mobileutr_monai.datasets.check_cases import check_to_split
 from mobileutr_monai.datasets.split import make_datalist
 from tests.soak.cases_by_hand import CASES
 
@@ -237,7 +238,7 @@ def test_finds_copies_across_text_lists(root: Path) -> None:
 def test_a_split_of_its_own_has_no_leak(root: Path) -> None:
     add_case(root, draw_image(0), name="case4")
     for seed in range(4):
-        made = make_datalist(root, {"validation": 0.4}, seed, coding=guess_masks(root)[0])
+        made = make_datalist(root, {"validation": 0.4}, seed, coding=check_to_split(root).coding)
         (root / "datalist.json").write_text(json.dumps(made))
         report = check_folder(root)
         assert found(report).keys() == {"exact_duplicate"}

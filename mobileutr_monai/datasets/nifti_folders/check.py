@@ -15,7 +15,11 @@ from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.datasets.datalist import find_json, read_sections
 from mobileutr_monai.datasets.duplicates import pair_thumbnails
-from mobileutr_monai.datasets.nifti_folders.duplicates import NEAR_DUPLICATE_CORRELATION, read_volume_thumbnail
+from mobileutr_monai.datasets.nifti_folders.duplicates import (
+    NEAR_DUPLICATE_CORRELATION,
+    UNREADABLE,
+    read_volume_thumbnail,
+)
 from mobileutr_monai.datasets.nifti_folders.layout import VolumeLayout, find_volumes
 from mobileutr_monai.datasets.problems import KINDS, ProblemAdder, Report
 
@@ -29,8 +33,6 @@ WHOLE = 1e-3
 
 WINDOW_SIDES = (16, 96)
 """Shortest and longest side of a proposed window, in voxels."""
-
-UNREADABLE = (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError)
 
 
 def check_volumes(root: Path) -> Report:

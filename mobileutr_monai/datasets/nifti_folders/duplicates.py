@@ -17,6 +17,7 @@ from mobileutr_monai.datasets.duplicates import pair_thumbnails
 
 __all__ = [
     "NEAR_DUPLICATE_CORRELATION",
+    "UNREADABLE",
     "find_near_duplicate_volumes",
     "make_volume_thumbnail",
     "read_volume_thumbnail",
@@ -25,6 +26,9 @@ __all__ = [
 NEAR_DUPLICATE_CORRELATION = 0.98
 """Pearson correlation of two thumbnails at and above which their volumes count as one; of the 33,670 pairs of patients
 of MSD Task04 none is above 0.89, and a volume with every second voxel is at 0.99."""
+
+UNREADABLE = (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError)
+"""What nibabel raises for a broken file."""
 
 THUMBNAIL_SIDE = 12
 """Boxes along each side of a thumbnail."""
@@ -36,7 +40,7 @@ def find_near_duplicate_volumes(files: Mapping[str, Path]) -> list[tuple[str, st
     for name, path in files.items():
         try:
             thumbnails[name] = read_volume_thumbnail(path)
-        except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError):
+        except UNREADABLE:
             continue
     return pair_thumbnails(thumbnails, NEAR_DUPLICATE_CORRELATION)
 
