@@ -47,9 +47,10 @@ class ProbabilitiesToLabelMap(Transform):
             part = values[:, first : first + planes]
             found = part[0] >= self.threshold if len(part) == 1 else part.argmax(dim=0)
             label[0, first : first + planes] = found
-        for index, plane in enumerate(values if len(values) == 1 else values[1:], start=1):
-            if self.min_peak and plane.max() < self.min_peak:
-                label[label == index] = 0
+        if self.min_peak:
+            for index, plane in enumerate(values if len(values) == 1 else values[1:], start=1):
+                if plane.max() < self.min_peak:
+                    label[label == index] = 0
         if self.clean is not None:
             label[0] = torch.from_numpy(self.clean(label[0].cpu().numpy()))
         out: torch.Tensor = MetaTensor(label).copy_meta_from(tracked)
