@@ -13,7 +13,7 @@ from typing import Any
 from mobileutr_monai.core.folders import require_configs
 from mobileutr_monai.core.model_settings import read_settings
 
-__all__ = ["open_workflow", "run_bundle"]
+__all__ = ["find_cause", "find_weights", "open_workflow", "run_bundle"]
 
 
 def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Mapping[str, Any]) -> int:
@@ -29,16 +29,28 @@ def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Map
 
     Raises:
         FileNotFoundError: the folder is no bundle.
-        ValueError: an id is unknown, or settings next to the weights cannot be read.
+        ValueError: an id is unknown or has a value that cannot be used, or settings next to the weights cannot be read.
     """
     values = {"dataset_dir": dataset_dir, "output_dir": output_dir, **overrides}
     workflow = open_workflow(bundle, ("inference",), values, settings_of=find_weights(bundle, overrides))
-    workflow.initialize()
     try:
+        workflow.initialize()
         workflow.run()
     except SystemExit as stop:
         return int(stop.code or 0)
+    except RuntimeError as error:  # MONAI's, around what an object of the config says of its arguments
+        cause = find_cause(error)
+        if isinstance(cause, (ValueError, FileNotFoundError)):
+            raise type(cause)(" ".join(str(cause).split())) from error
+        raise
     return 0
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """Returns the error that began a chain of them."""
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = cause
+    return error
 
 
 def open_workflow(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mobileutr_monai.bundle.running import find_weights, open_workflow
+from mobileutr_monai.bundle.running import find_cause, find_weights, open_workflow
 from mobileutr_monai.core.atomic import write_text
 from mobileutr_monai.core.model_settings import settings_path
 from mobileutr_monai.core.text import pluralize
@@ -186,7 +186,7 @@ def _one_line_errors(output: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        first = _find_cause(error)
+        first = find_cause(error)
         line = " ".join(str(first).split()) or type(first).__name__
         if isinstance(first, (ValueError, FileNotFoundError, FileExistsError)):
             raise type(first)(line) from error
@@ -198,10 +198,3 @@ def _one_line_errors(output: Path) -> Iterator[None]:
     finally:
         for logger, level in zip(quiet, before, strict=True):
             logger.setLevel(level)
-
-
-def _find_cause(error: BaseException) -> BaseException:
-    """Returns the error that began a chain of them."""
-    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = cause
-    return error
