@@ -26,7 +26,10 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--workers", "two"), "a whole number, 0 or more, got two"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--time-limit", "nan"), "must be more than 0, got nan"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--memory-limit", "-1"), "must be 0 or more, got -1"),
-        (("predict", "BUNDLE", "FOLDER", "--output", "out", "--set", "min_peak=2"), "min_peak must be from 0 to 1, got 2"),
+        (
+            ("predict", "BUNDLE", "FOLDER", "--output", "out", "--set", "min_peak=2"),
+            "min_peak must be from 0 to 1, got 2",
+        ),
         (("export", "BUNDLE"), "--output"),
         (("export", "BUNDLE", "--format", "tflite", "--output", "m.tflite"), "invalid choice"),
         (("export", "nowhere", "--output", "m.onnx"), "is not a bundle"),
