@@ -99,6 +99,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--format", choices=OUTPUT_FORMATS, help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
     )
+    predict.add_argument(
+        "--components", action="store_true", help="also report every component of a label, in a row of its own"
+    )
     predict.add_argument("--any-modality", action="store_true", help="segment DICOM of any modality")
     predict.add_argument("--crop-to-tissue", action="store_true", help="crop ultrasound DICOM to its tissue regions")
     predict.add_argument("--workers", type=count, help="number of reader/writer processes (default 2)")
@@ -255,6 +258,7 @@ def _predict(options: argparse.Namespace) -> int:
         "time_limit": options.time_limit,
         "memory_limit": options.memory_limit,
         "output_format": options.format,
+        "components": True if options.components else None,
         "crop_to_tissue": True if options.crop_to_tissue else None,
     }
     overrides |= {name: value for name, value in given.items() if value is not None}

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.inference.lengths import find_slice_diameters, measure_circumference, measure_diameters
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import read_pixel_size
 from mobileutr_monai.readers.geometry import Geometry
 from mobileutr_monai.readers.nifti_file import read_nifti_header, read_volume_geometry
 from mobileutr_monai.readers.nifti_geometry import read_pixel_mm
 
-__all__ = ["Measurement", "measure_frames", "measure_labels", "read_mm"]
+__all__ = ["Measurement", "measure_components", "measure_frames", "measure_labels", "read_affine", "read_mm"]
 
 MM3_PER_ML = 1000.0
-_FLAT = 1e-9
-"""Extent of a label across a plane or line that it lies in, over its largest one: rounding errors."""
+MOST_COMPONENTS = 100
+"""Components of a label that are measured one by one, the largest; noise has any number of them."""
+
+# From RAS, in which affines are, to the patient coordinates of DICOM: left, posterior, superior.
+_RAS_TO_LPS = np.array((-1.0, -1.0, 1.0))
 
 
 @dataclass
 class Measurement:
     """One label of a case.
 
+    Lengths in mm, areas and volumes are there where the file says how large a pixel is, otherwise None.
+
     Attributes:
         pixels: of an image, voxels of a volume, pixels of all frames of a cine.
         percent: of the whole image, volume or cine.
-        area_mm2, volume_ml, diameter_mm: where the file says how large a pixel is, otherwise None.
-        diameter_px: the largest distance of two pixels of an image's label.
+        diameter_px, diameter_mm: the largest distance of two pixels; in pixels only of images.
+        short_diameter_px, short_diameter_mm: of an image, perpendicular to the longest diameter.
+        slice_diameter_mm, slice_short_diameter_mm: of a volume, both diameters in the slice with the longest one.
+        circumference_px, circumference_mm: of an image, length of the border, with that of holes.
+        height_width_ratio: of an image, of the upright rectangle around the label.
+        centroid_x_px, centroid_y_px, centroid_z_px: mean index along columns, rows and slices, from 0.
+        centroid_left_mm, centroid_posterior_mm, centroid_superior_mm: of a volume, in DICOM's patient coordinates.
         components: pieces that do not touch, corners count as touch in neither 2D nor 3D.
         frames: of a cine, those in which the label is.
         outside_percent: of the label, how much lies outside of the regions of tissue that an ultrasound file states;
             None where it states none.
+        component: of one component its number from 1, the largest first; None for the whole label.
         component_pixels: pixels of each component, the largest first; not in the report.
+        ends: (row, column) of the ends of the longest, then of the short diameter; of a volume (x, y, z), in the slice
+            with the longest one; not in the report.
     """
 
     label: str
@@ -47,10 +59,25 @@ class Measurement:
     volume_ml: float | None = None
     diameter_px: float | None = None
     diameter_mm: float | None = None
+    short_diameter_px: float | None = None
+    short_diameter_mm: float | None = None
+    slice_diameter_mm: float | None = None
+    slice_short_diameter_mm: float | None = None
+    circumference_px: float | None = None
+    circumference_mm: float | None = None
+    height_width_ratio: float | None = None
+    centroid_x_px: float | None = None
+    centroid_y_px: float | None = None
+    centroid_z_px: float | None = None
+    centroid_left_mm: float | None = None
+    centroid_posterior_mm: float | None = None
+    centroid_superior_mm: float | None = None
     components: int | None = None
     frames: int | None = None
     outside_percent: float | None = None
+    component: int | None = None
     component_pixels: tuple[int, ...] = ()
+    ends: tuple[tuple[int, ...], ...] = ()
 
 
 def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:
@@ -68,11 +95,22 @@ def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:
     return None if pixel is None else np.diag(pixel)
 
 
+def read_affine(case: InputCase, dimensions: int) -> np.ndarray | None:
+    """Returns the affine of a volume from voxel indices to RAS in mm; None for anything else, or where it has none."""
+    if dimensions != 3:
+        return None
+    if case.dicom is not None:
+        return case.dicom.affine
+    geometry = read_volume_geometry(case.paths[0])
+    return geometry.affine if geometry.is_stated else None
+
+
 def measure_labels(
     label: np.ndarray,
     names: Mapping[int, str],
     spacing: Sequence[float] | np.ndarray | None = None,
     outside: np.ndarray | None = None,
+    affine: np.ndarray | None = None,
 ) -> list[Measurement]:
     """Measures every label, also those that are not in the label map; in millimetres what is not outside.
 
@@ -81,14 +119,35 @@ def measure_labels(
         spacing: mm along the axes; or the step along each axis in mm as columns of a matrix, where axes need not be
             perpendicular; None if it is not known.
         outside: which pixels are outside of what is stated to be tissue, or None if that is not known.
+        affine: of a volume, from indices to RAS in mm; None if it is not known.
 
     Shape:
         - label: (rows, columns) or (x, y, z); outside: (rows, columns).
     """
-    to_mm = None if spacing is None else np.asarray(spacing, np.float64)
-    if to_mm is not None and to_mm.ndim == 1:
-        to_mm = np.diag(to_mm)
-    return [_measure(label == index, name, to_mm, outside) for index, name in names.items()]
+    to_mm = _to_matrix(spacing)
+    return [_measure(label == index, name, to_mm, outside, affine) for index, name in names.items()]
+
+
+def measure_components(
+    label: np.ndarray,
+    names: Mapping[int, str],
+    spacing: Sequence[float] | np.ndarray | None = None,
+    outside: np.ndarray | None = None,
+    affine: np.ndarray | None = None,
+) -> list[list[Measurement]]:
+    """Measures the components of every label, the largest first, ``MOST_COMPONENTS`` at most; see ``measure_labels``.
+
+    Returns:
+        one list per label.
+    """
+    to_mm = _to_matrix(spacing)
+    return [
+        [
+            replace(_measure(region, name, to_mm, outside, affine), components=None, component=number)
+            for number, region in enumerate(_split(label == index), start=1)
+        ]
+        for index, name in names.items()
+    ]
 
 
 def measure_frames(
@@ -117,30 +176,105 @@ def _to_percent(part: int, whole: int) -> float | None:
     return round(100 * part / whole, 3) if whole else None
 
 
-def _measure(region: np.ndarray, name: str, to_mm: np.ndarray | None, outside: np.ndarray | None) -> Measurement:
+def _to_matrix(spacing: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
+    to_mm = None if spacing is None else np.asarray(spacing, np.float64)
+    return np.diag(to_mm) if to_mm is not None and to_mm.ndim == 1 else to_mm
+
+
+def _split(region: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the components of a region, the largest first; of equal ones the first in the order of pixels."""
+    pieces, _ = ndimage.label(region)
+    sizes = np.bincount(pieces.ravel())[1:]
+    for number in np.argsort(-sizes, kind="stable")[:MOST_COMPONENTS].tolist():
+        yield pieces == number + 1
+
+
+def _measure(
+    region: np.ndarray, name: str, to_mm: np.ndarray | None, outside: np.ndarray | None, affine: np.ndarray | None
+) -> Measurement:
     pixels = int(region.sum())
-    plane = region.ndim == 2
     box, corner = _crop_to_box(region)
     # The scale is that of the stated regions: what lies outside of them has pixels, but no millimetres.
-    scaled, scaled_box = pixels, (box, corner)
+    scaled, scaled_box, scaled_corner = pixels, box, corner
     if outside is not None:
         inside = region & ~outside
-        scaled, scaled_box = int(inside.sum()), _crop_to_box(inside)
-    size = None if to_mm is None else scaled * abs(float(np.linalg.det(to_mm)))
+        scaled = int(inside.sum())
+        scaled_box, scaled_corner = _crop_to_box(inside)
     pieces, _ = ndimage.label(box)
     component_pixels = sorted(np.bincount(pieces.ravel())[1:].tolist(), reverse=True)
-    return Measurement(
+    found = Measurement(
         label=name,
         pixels=pixels,
         percent=round(100 * pixels / region.size, 3),
-        area_mm2=round(size, 3) if plane and size is not None else None,
-        volume_ml=round(size / MM3_PER_ML, 4) if not plane and size is not None else None,
-        diameter_px=_diameter(box, corner, np.eye(2)) if plane else None,
-        diameter_mm=None if to_mm is None else _diameter(*scaled_box, to_mm),
         components=len(component_pixels),
         outside_percent=None if outside is None else _to_percent(pixels - scaled, pixels),
         component_pixels=tuple(component_pixels),
     )
+    _add_centroid(found, box, corner, affine)
+    if region.ndim == 2:
+        _add_pixel_lengths(found, box, corner)
+        if to_mm is not None:
+            _add_area(found, scaled_box, scaled_corner, to_mm)
+    elif to_mm is not None:
+        _add_volume(found, box, corner, to_mm)
+    return found
+
+
+def _add_centroid(found: Measurement, box: np.ndarray, corner: Sequence[int], affine: np.ndarray | None) -> None:
+    if not found.pixels:
+        return
+    middle = np.array([_mean_index(box, axis) for axis in range(box.ndim)]) + corner
+    if box.ndim == 2:
+        found.centroid_y_px, found.centroid_x_px = np.round(middle, 2).tolist()
+        return
+    found.centroid_x_px, found.centroid_y_px, found.centroid_z_px = np.round(middle, 2).tolist()
+    if affine is not None:
+        place = (affine[:3, :3] @ middle + affine[:3, 3]) * _RAS_TO_LPS
+        found.centroid_left_mm, found.centroid_posterior_mm, found.centroid_superior_mm = np.round(place, 2).tolist()
+
+
+def _mean_index(box: np.ndarray, axis: int) -> float:
+    counts = box.sum(axis=tuple(other for other in range(box.ndim) if other != axis))
+    return float(np.average(np.arange(len(counts)), weights=counts))
+
+
+def _add_pixel_lengths(found: Measurement, box: np.ndarray, corner: Sequence[int]) -> None:
+    lengths = measure_diameters(box, np.eye(2))
+    found.diameter_px, found.short_diameter_px = _round(lengths.longest), _round(lengths.short)
+    found.circumference_px = _round(measure_circumference(box, np.eye(2)))
+    found.ends = _move(lengths.ends, corner)
+    if found.pixels:
+        found.height_width_ratio = round(box.shape[0] / box.shape[1], 3)
+
+
+def _add_area(found: Measurement, box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> None:
+    lengths = measure_diameters(box, to_mm)
+    found.area_mm2 = round(int(box.sum()) * abs(float(np.linalg.det(to_mm))), 3)
+    found.diameter_mm, found.short_diameter_mm = _round(lengths.longest), _round(lengths.short)
+    found.circumference_mm = _round(measure_circumference(box, to_mm))
+    found.ends = _move(lengths.ends, corner)
+    if lengths.ends:
+        height, width = np.linalg.norm(to_mm, axis=0) * box.shape
+        found.height_width_ratio = round(float(height / width), 3)
+
+
+def _add_volume(found: Measurement, box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> None:
+    found.volume_ml = round(found.pixels * abs(float(np.linalg.det(to_mm))) / MM3_PER_ML, 4)
+    found.diameter_mm = _round(measure_diameters(box, to_mm).longest)
+    if not found.pixels:
+        found.slice_diameter_mm = found.slice_short_diameter_mm = 0.0
+        return
+    index, lengths = find_slice_diameters(box, to_mm)
+    found.slice_diameter_mm, found.slice_short_diameter_mm = _round(lengths.longest), _round(lengths.short)
+    found.ends = _move([(*end, index) for end in lengths.ends], corner)
+
+
+def _move(ends: Sequence[tuple[int, ...]], corner: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(index + begin) for index, begin in zip(end, corner, strict=True)) for end in ends)
+
+
+def _round(length: float | None) -> float | None:
+    return None if length is None else round(length, 2)
 
 
 def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
@@ -153,28 +287,3 @@ def _crop_to_box(region: np.ndarray) -> tuple[np.ndarray, list[int]]:
         corner.append(int(inside[0]))
         region = region[(slice(None),) * axis + (slice(inside[0], inside[-1] + 1),)]
     return region, corner
-
-
-def _diameter(box: np.ndarray, corner: Sequence[int], to_mm: np.ndarray) -> float:
-    """Returns the largest distance between the middles of two pixels of a region, which is in a box at ``corner``."""
-    points = (_row_ends(box) + corner) @ to_mm.T
-    if not len(points) or not np.ptp(points, axis=0).any():
-        return 0.0
-    # A label may lie in one plane or on one line: the hull is made in as many dimensions as it has.
-    middle = points - points.mean(axis=0)
-    _, sizes, directions = np.linalg.svd(middle, full_matrices=False)
-    points = middle @ directions[sizes > _FLAT * sizes[0]].T
-    corners = ConvexHull(points).vertices if points.shape[1] > 1 else [points.argmin(), points.argmax()]
-    return round(float(pdist(points[corners]).max()), 2)
-
-
-def _row_ends(box: np.ndarray) -> np.ndarray:
-    """Returns the first and the last place of a region in each row, in order: all corners of its hull are among them.
-
-    Shape:
-        - output: (places, axes).
-    """
-    rows = np.argwhere(box.any(axis=-1))
-    inside = box[tuple(rows.T)]
-    ends = np.stack((inside.argmax(axis=-1), inside.shape[-1] - 1 - inside[:, ::-1].argmax(axis=-1)), axis=1)
-    return np.hstack((rows.repeat(2, axis=0), ends.reshape(-1, 1)))

@@ -14,7 +14,7 @@ from monai.transforms.utils import reset_ops_id
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.measure import Measurement, measure_labels, read_mm
+from mobileutr_monai.inference.measure import Measurement, measure_components, measure_labels, read_affine, read_mm
 from mobileutr_monai.inference.outputs.result import CineMasks
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.reading import CaseReader
@@ -38,6 +38,7 @@ class Written(NamedTuple):
         files: ending of each staged file of the case -> SHA-256.
         shape: of the label map.
         detail: what else the report says.
+        components: those of each label, the largest first, if they are asked for.
     """
 
     output: str
@@ -45,6 +46,7 @@ class Written(NamedTuple):
     shape: tuple[int, ...]
     measurements: list[Measurement]
     detail: str
+    components: list[list[Measurement]] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class CaseWorker:
 
     Attributes:
         labels: index -> name.
+        measures_components: whether to measure every component of a label too.
     """
 
     reader: CaseReader
     writer: CaseWriter
     labels: Mapping[int, str]
+    measures_components: bool = False
 
     @property
     def folder(self) -> OutputFolder:
@@ -97,7 +101,9 @@ class CaseWorker:
         """
         try:
             outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
-            measurements = measure_labels(label, self.labels, read_mm(case, label.ndim), outside)
+            grid = (read_mm(case, label.ndim), outside, read_affine(case, label.ndim))
+            measurements = measure_labels(label, self.labels, *grid)
+            components = measure_components(label, self.labels, *grid) if self.measures_components else None
             writer = self._stage(case)
             output, *_ = writer.write(case, label, measurements)
         except Exception as error:
@@ -107,7 +113,7 @@ class CaseWorker:
         drawn = self._draw(case, lambda: writer.draw(case, label, measurements)) if pictures else ""
         name = output.relative_to(writer.folder).as_posix()
         detail = self.describe(case, drawn)
-        return Written(name, self.folder.list_staged(case.output), label.shape, measurements, detail)
+        return Written(name, self.folder.list_staged(case.output), label.shape, measurements, detail, components)
 
     def describe(self, case: InputCase, drawn: str) -> str:
         """Returns what the report says of a case that was segmented.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from mobileutr_monai.core.output_folder import format_files, hash_files, stat_fi
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
-from mobileutr_monai.inference.measure import measure_frames
+from mobileutr_monai.inference.measure import Measurement, measure_frames
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 from mobileutr_monai.inference.segmenter import Segmenter
@@ -235,20 +235,21 @@ class Pipeline:
     ) -> list[Row]:
         rows = []
         input_id = hash_input(case)
-        for index, measurement in zip(self.labels, written.measurements, strict=True):
+        components = written.components or [[] for _ in self.labels]
+        for index, measurement, pieces in zip(self.labels, written.measurements, components, strict=True):
             row = _row(case, seconds)
             row.output, row.files = written.output, format_files(written.files)
             row.input_id = input_id
             row.shape = " x ".join(map(str, written.shape))
-            for name, value in asdict(measurement).items():
-                if name in _COLUMNS:
-                    setattr(row, name, value)
+            _fill_in(row, measurement)
             counts = None if frame_pixels is None else frame_pixels[index]
             confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts, distance)
             row.confidence = None if confidence is None else round(confidence, 4)
             row.flag = FLAG_SEPARATOR.join(flags)
             row.detail = "; ".join(filter(None, (written.detail, self.note)))
             rows.append(row)
+            for piece in pieces:
+                rows.append(_fill_in(replace(row, confidence=None, flag=""), piece))
         return rows
 
 
@@ -276,6 +277,13 @@ def _row(case: InputCase, seconds: float) -> Row:
     row = Row(case=case.name, kind=case.kind.value, seconds=round(seconds, 3))
     if case.dicom is not None:
         row.study_uid, row.series_uid = case.dicom.study_uid, case.dicom.series_uid
+    return row
+
+
+def _fill_in(row: Row, measurement: Measurement) -> Row:
+    for name, value in asdict(measurement).items():
+        if name in _COLUMNS:
+            setattr(row, name, value)
     return row
 
 

@@ -117,6 +117,7 @@ class BatchRunner:
         whole_overlays: draw on the whole of an ultrasound image, including areas that may show burned-in patient names.
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
+        components: give every component of a label a row of its own in ``report.csv``, too.
         any_modality: also take DICOM of modalities that the bundle is not for.
         workers: processes that read and write while the network runs, so that a decoder's crash costs its case only; 0
             reads and writes in this process, without that protection.
@@ -146,6 +147,7 @@ class BatchRunner:
         whole_overlays: bool = False,
         report_page: bool = True,
         output_format: str = "auto",
+        components: bool = False,
         any_modality: bool = False,
         workers: int = 2,
         time_limit: float = 600.0,
@@ -176,6 +178,7 @@ class BatchRunner:
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
+        self.components = components
 
     def main(self) -> None:
         """Runs over the folder with a progress bar and says on stderr how it went: the config's entry point.
@@ -401,7 +404,8 @@ class BatchRunner:
             self.whole_overlays,
             thumbnails=self.report_page,
         )
-        return CaseWorker(self.segmenter.reader, CaseWriter(self.output_dir, options), self.labels)
+        writer = CaseWriter(self.output_dir, options)
+        return CaseWorker(self.segmenter.reader, writer, self.labels, measures_components=self.components)
 
     def _make_pool(self, worker: CaseWorker) -> WorkerPool:
         limit = int(self.memory_limit * BYTES_PER_GIB) or read_total_memory() // 2
@@ -512,6 +516,7 @@ class BatchRunner:
             "output_format": self.output_format,
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
+            "components": self.components,
             "temporal_sigma": self.temporal_sigma,
             "flip_axes": list(self.segmenter.flip_axes),
             "networks": len(self.every_weights),

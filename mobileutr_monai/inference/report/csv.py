@@ -126,7 +126,7 @@ class ReportTable:
                     continue
                 whole = (
                     same
-                    and [row["label"] for row in rows] == self.labels
+                    and [row["label"] for row in rows if not row["component"]] == self.labels
                     and all(row["status"] == "ok" for row in rows)
                     and self.folder.is_whole(stem, parse_files(rows[0]["files"]), rows[0]["output"].removeprefix(stem))
                 )

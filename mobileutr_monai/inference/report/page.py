@@ -32,6 +32,8 @@ NUMBERS = (
     "volume_ml",
     "diameter_px",
     "diameter_mm",
+    "short_diameter_px",
+    "short_diameter_mm",
     "components",
     "frames",
     "outside_percent",
@@ -42,7 +44,7 @@ def describe_case(rows: Sequence[Mapping[str, str]], **more: object) -> dict[str
     """Returns what the page shows of a case.
 
     Args:
-        rows: of the case in ``report.csv``, one per label.
+        rows: of the case in ``report.csv``, one per label; those of components are not shown.
         more: besides: ``number`` in the report, ``thumbnails``, ``links`` (name -> address), and ``page`` where the
             thumbnails are on another one.
     """
@@ -54,7 +56,7 @@ def describe_case(rows: Sequence[Mapping[str, str]], **more: object) -> dict[str
             "flags": row["flag"].split(FLAG_SEPARATOR) if row["flag"] else [],
         }
         for row in rows
-        if row["label"]
+        if row["label"] and not row["component"]
     ]
     texts = {name: first[name] for name in ("kind", "status", "reason", "detail", "study_uid", "series_uid", "shape")}
     return {

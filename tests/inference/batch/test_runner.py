@@ -278,6 +278,23 @@ def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_components_have_rows_of_their_own_and_are_not_done_again(make_runner, folder, tmp_path, caplog):
+    options = {"workers": 0, "image_size": [256, 256], "overlays": False, "components": True}
+    make_runner(**options).main()
+    rows = [row for row in read_report(tmp_path / "out") if row["status"] == "ok"]
+    for case in {row["case"] for row in rows}:
+        whole, *pieces = [row for row in rows if row["case"] == case]
+        assert (whole["component"], whole["components"]) == ("", str(len(pieces)))
+        assert [row["component"] for row in pieces] == [str(number) for number in range(1, len(pieces) + 1)]
+        assert sum(int(row["pixels"]) for row in pieces) == int(whole["pixels"])
+        assert not any(row["confidence"] or row["flag"] for row in pieces)
+    assert len(rows) > 3
+    before = (tmp_path / "out" / "report.csv").read_bytes()
+    make_runner(**options).main()
+    assert "3 of 3 cases done" in caplog.text
+    assert (tmp_path / "out" / "report.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_change_nothing_but_the_time(make_runner, folder, tmp_path, workers):
     make_runner(output_dir=str(tmp_path / "reference")).main()
