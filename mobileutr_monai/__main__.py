@@ -100,6 +100,11 @@ def _build_parser() -> argparse.ArgumentParser:
         "--format", choices=OUTPUT_FORMATS, help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
     )
     predict.add_argument(
+        "--structured-report",
+        action="store_true",
+        help="also write the measurements of DICOM as NAME_sr.dcm (TID 1500)",
+    )
+    predict.add_argument(
         "--components", action="store_true", help="also report every component of a label, in a row of its own"
     )
     predict.add_argument("--any-modality", action="store_true", help="segment DICOM of any modality")
@@ -258,6 +263,7 @@ def _predict(options: argparse.Namespace) -> int:
         "time_limit": options.time_limit,
         "memory_limit": options.memory_limit,
         "output_format": options.format,
+        "structured_report": True if options.structured_report else None,
         "components": True if options.components else None,
         "crop_to_tissue": True if options.crop_to_tissue else None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -16,7 +17,15 @@ from mobileutr_monai.readers.geometry import Geometry
 from mobileutr_monai.readers.nifti_file import read_nifti_header, read_volume_geometry
 from mobileutr_monai.readers.nifti_geometry import read_pixel_mm
 
-__all__ = ["Measurement", "measure_components", "measure_frames", "measure_labels", "read_affine", "read_mm"]
+__all__ = [
+    "Assessment",
+    "Measurement",
+    "measure_components",
+    "measure_frames",
+    "measure_labels",
+    "read_affine",
+    "read_mm",
+]
 
 MM3_PER_ML = 1000.0
 MOST_COMPONENTS = 100
@@ -78,6 +87,13 @@ class Measurement:
     component: int | None = None
     component_pixels: tuple[int, ...] = ()
     ends: tuple[tuple[int, ...], ...] = ()
+
+
+class Assessment(NamedTuple):
+    """How far the result of one label can be relied on: the Dice to expect, None if it is not known, and its flags."""
+
+    confidence: float | None
+    flags: list[str]
 
 
 def read_mm(case: InputCase, dimensions: int) -> np.ndarray | None:

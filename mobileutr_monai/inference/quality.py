@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from mobileutr_monai.inference.domain import TrainingDomain
-from mobileutr_monai.inference.measure import Measurement
+from mobileutr_monai.inference.measure import Assessment, Measurement
 
-__all__ = ["Flag", "LabelQuality", "QualityCheck"]
+__all__ = ["Flag", "Judge", "LabelQuality", "QualityCheck"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class QualityCheck:
 
     Example:
         >>> QualityCheck().assess(1, 0.9, Measurement("lesion", pixels=120, percent=2.0, components=1))
-        (None, [])
+        Assessment(confidence=None, flags=[])
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class QualityCheck:
         measurement: Measurement,
         frame_pixels: Sequence[int] | None = None,
         distance: float | None = None,
-    ) -> tuple[float | None, list[str]]:
+    ) -> Assessment:
         """Returns the Dice to expect of one label, None if it is not known, and the values of its flags.
 
         Args:
@@ -158,7 +158,7 @@ class QualityCheck:
         """
         unlike = self.domain is not None and distance is not None and distance > self.domain.max_distance
         if not measurement.pixels:
-            return None, [Flag.NOTHING.value, *([Flag.UNLIKE.value] if unlike else [])]
+            return Assessment(None, [Flag.NOTHING.value, *([Flag.UNLIKE.value] if unlike else [])])
         fitted = self.labels.get(index)
         confidence = None if fitted is None else fitted.calibrate(0.0 if raw is None else raw)
         raised = {
@@ -173,7 +173,7 @@ class QualityCheck:
                 Flag.PIECES: fitted.count_components(measurement) > fitted.max_components,
                 Flag.SIZE: size is not None and not fitted.size_range[0] <= size <= fitted.size_range[1],
             }
-        return confidence, [flag.value for flag in Flag if raised.get(flag)]
+        return Assessment(confidence, [flag.value for flag in Flag if raised.get(flag)])
 
     def _find_problem(self, sha256: str) -> str | None:
         if not self.labels:
@@ -190,6 +190,31 @@ class QualityCheck:
     def _jumps(self, frame_pixels: Sequence[int]) -> bool:
         pixels = np.asarray(frame_pixels, dtype=float)
         return bool((np.abs(np.diff(pixels)) > self.max_area_change * np.median(pixels[pixels > 0])).any())
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A quality check with what the network says of one case, for whoever has its measurements.
+
+    Attributes:
+        raw: of each label, what ``Segmenter.measure_confidence`` says.
+        distance: what ``QualityCheck.measure_distance`` says of the image.
+    """
+
+    quality: QualityCheck
+    raw: Mapping[int, float]
+    distance: float | None
+
+    def assess(
+        self, measurements: Mapping[int, Measurement], frame_pixels: Mapping[int, Sequence[int]] | None = None
+    ) -> list[Assessment]:
+        """Returns ``QualityCheck.assess`` of each label; index -> what is measured."""
+        return [
+            self.quality.assess(
+                index, self.raw.get(index), found, None if frame_pixels is None else frame_pixels[index], self.distance
+            )
+            for index, found in measurements.items()
+        ]
 
 
 def _measure_size(measurement: Measurement, unit: str, frame_pixels: Sequence[int] | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,17 @@ from monai.transforms.utils import reset_ops_id
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.measure import Measurement, measure_components, measure_labels, read_affine, read_mm
-from mobileutr_monai.inference.outputs.result import CineMasks
+from mobileutr_monai.inference.measure import (
+    Assessment,
+    Measurement,
+    measure_components,
+    measure_labels,
+    read_affine,
+    read_mm,
+)
+from mobileutr_monai.inference.outputs.result import CaseResult, CineMasks
 from mobileutr_monai.inference.outputs.writers import CaseWriter
+from mobileutr_monai.inference.quality import Judge
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
@@ -38,6 +46,7 @@ class Written(NamedTuple):
         files: ending of each staged file of the case -> SHA-256.
         shape: of the label map.
         detail: what else the report says.
+        assessments: one per label.
         components: those of each label, the largest first, if they are asked for.
     """
 
@@ -47,6 +56,7 @@ class Written(NamedTuple):
     measurements: list[Measurement]
     detail: str
     components: list[list[Measurement]] | None = None
+    assessments: Sequence[Assessment] = ()
 
 
 @dataclass(frozen=True)
@@ -87,11 +97,11 @@ class CaseWorker:
         except Exception as error:  # noqa: BLE001 - as above
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
 
-    def write(self, case: InputCase, label: np.ndarray, pictures: bool = True) -> Written | CaseError:
-        """Measures and stages the label map of anything but a cine, then its pictures.
+    def write(self, case: InputCase, label: np.ndarray, judge: Judge, with_extras: bool = True) -> Written | CaseError:
+        """Measures and stages the label map of anything but a cine, then its extras.
 
         Args:
-            pictures: whether to draw those that are asked for.
+            with_extras: whether to write those that are asked for.
 
         Shape:
             - label: (rows, columns) or (x, y, z).
@@ -104,28 +114,31 @@ class CaseWorker:
             grid = (read_mm(case, label.ndim), outside, read_affine(case, label.ndim))
             measurements = measure_labels(label, self.labels, *grid)
             components = measure_components(label, self.labels, *grid) if self.measures_components else None
+            assessments = judge.assess(dict(zip(self.labels, measurements, strict=True)))
             writer = self._stage(case)
-            output, *_ = writer.write(case, label, measurements)
+            result = CaseResult(case, label, measurements, writer.options, assessments)
+            output, *_ = writer.write(result)
         except Exception as error:
             if is_full_disk(error):
                 raise
             return to_case_error(Reason.OUTPUT, error, case.paths[0])
-        drawn = self._draw(case, lambda: writer.draw(case, label, measurements)) if pictures else ""
+        missing = self._write_extras(writer, result) if with_extras else ""
         name = output.relative_to(writer.folder).as_posix()
-        detail = self.describe(case, drawn)
-        return Written(name, self.folder.list_staged(case.output), label.shape, measurements, detail, components)
+        detail = self.describe(case, missing)
+        files = self.folder.list_staged(case.output)
+        return Written(name, files, label.shape, measurements, detail, components, assessments)
 
-    def describe(self, case: InputCase, drawn: str) -> str:
+    def describe(self, case: InputCase, missing: str) -> str:
         """Returns what the report says of a case that was segmented.
 
         Args:
-            drawn: why something is not drawn; before it comes what was changed in reading.
+            missing: why an extra is not there; before it comes what was changed in reading.
         """
         try:
             notes = find_notes(case)
         except (OSError, ValueError):  # it changed meanwhile, which ends the case
             notes = ()
-        return NOTE_SEPARATOR.join(filter(None, (*notes, self.writer.why_plain(case), drawn)))
+        return NOTE_SEPARATOR.join(filter(None, (*notes, self.writer.why_plain(case), missing)))
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:
         """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""
@@ -138,8 +151,9 @@ class CaseWorker:
             OSError: the disk is full.
         """
         writer = self._staged(case)
-        writer.write(case, masks, measurements)
-        return self._draw(case, lambda: writer.draw(case, masks, measurements))
+        result = CaseResult(case, masks, measurements, writer.options)
+        writer.write(result)
+        return self._write_extras(writer, result)
 
     def _stage(self, case: InputCase) -> CaseWriter:
         """Returns the writer of an empty folder for the case."""
@@ -148,15 +162,17 @@ class CaseWorker:
     def _staged(self, case: InputCase) -> CaseWriter:
         return replace(self.writer, folder=self.folder.find_staged(case.output))
 
-    def _draw(self, case: InputCase, draw: Callable[[], None]) -> str:
-        """Draws pictures; returns why there are none: whatever is wrong with them costs them alone."""
-        try:
-            draw()
-            return self.writer.why_no_overlay(case)
-        except Exception as error:
-            if is_full_disk(error):
-                raise
-            return f"no picture: {to_case_error(Reason.OUTPUT, error, case.paths[0]).detail}"
+    def _write_extras(self, writer: CaseWriter, result: CaseResult) -> str:
+        """Writes pictures and reports; returns why some are not there: whatever is wrong with one costs it alone."""
+        notes = [writer.why_no_overlay(result.case)]
+        for name, write in writer.list_extras(result):
+            try:
+                write()
+            except Exception as error:
+                if is_full_disk(error):
+                    raise
+                notes.append(f"no {name}: {to_case_error(Reason.OUTPUT, error, result.case.paths[0]).detail}")
+        return NOTE_SEPARATOR.join(filter(None, dict.fromkeys(notes)))
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
 from mobileutr_monai.inference.measure import Measurement, measure_frames
-from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.quality import Judge, QualityCheck
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.inference.temporal import smooth_frames
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 CASES_AHEAD = 2
 """How many images each worker may be ahead of the network, or behind it; of volumes it is one in all."""
 
-PICTURE_FAULTS = (Reason.CRASH, Reason.TIME, Reason.MEMORY)
-"""Reasons that a case may have for its pictures alone, which are drawn from the input, decoded again."""
+EXTRA_FAULTS = (Reason.CRASH, Reason.TIME, Reason.MEMORY)
+"""Reasons that a case may have for its extras alone: pictures are drawn from the input, decoded again."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -150,22 +150,22 @@ class Pipeline:
             return case, [failed_row(case, result, seconds)]
         started = time.perf_counter()
         try:
-            confidence = self.segmenter.measure_confidence(result)
-            distance = self.quality.measure_distance(result["image"])
+            raw = self.segmenter.measure_confidence(result)
+            judge = Judge(self.quality, raw, self.quality.measure_distance(result["image"]))
             label = self.segmenter.make_label_map(result)
         except Exception as error:  # noqa: BLE001 - as for the network
             return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
         result.clear()  # logits and image of a volume are larger than what writing it takes
-        written = self._call("write", case, label)
-        if isinstance(written, CaseError) and written.reason in PICTURE_FAULTS and self.worker.writer.draws:
-            # It may be the picture's fault, which must not cost the mask.
-            fault, written = written, self._call("write", case, label, False)
+        written = self._call("write", case, label, judge)
+        if isinstance(written, CaseError) and written.reason in EXTRA_FAULTS and self.worker.writer.has_extras:
+            # It may be the fault of a picture or report, which must not cost the mask.
+            fault, written = written, self._call("write", case, label, judge, False)
             if isinstance(written, Written):
-                written = written._replace(detail=self.worker.describe(case, f"no picture: {fault}"))
+                written = written._replace(detail=self.worker.describe(case, f"no picture or report: {fault}"))
         seconds += time.perf_counter() - started
         if isinstance(written, CaseError):
             return case, [failed_row(case, written, seconds)]
-        return case, self._rows(case, written, confidence, distance, seconds)
+        return case, self._rows(case, written, seconds)
 
     def _segment_cine(self, case: InputCase) -> tuple[InputCase, list[Row]]:
         started = time.perf_counter()
@@ -213,11 +213,14 @@ class Pipeline:
         drawn = self._call("finish_cine", case, masks, measurements)
         detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
         means = {index: float(np.mean(values)) for index, values in confidence.items()}
+        median = float(np.median(distances)) if distances else None
+        judge = Judge(self.quality, means, median)
+        assessments = judge.assess(dict(zip(self.labels, measurements, strict=True)), pixels)
         name = masks.path.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
         files = self.worker.folder.list_staged(case.output)
-        written = Written(name, files, shape, measurements, self.worker.describe(case, detail))
-        median = float(np.median(distances)) if distances else None
-        return case, self._rows(case, written, means, median, time.perf_counter() - started, pixels)
+        detail = self.worker.describe(case, detail)
+        written = Written(name, files, shape, measurements, detail, assessments=assessments)
+        return case, self._rows(case, written, time.perf_counter() - started)
 
     def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:
         with closing(self.pool.stream("read_frames", case)) as frames:
@@ -228,22 +231,19 @@ class Pipeline:
         self,
         case: InputCase,
         written: Written,
-        raw_confidence: Mapping[int, float],
-        distance: float | None,
         seconds: float,
-        frame_pixels: Mapping[int, Sequence[int]] | None = None,
     ) -> list[Row]:
         rows = []
         input_id = hash_input(case)
         components = written.components or [[] for _ in self.labels]
-        for index, measurement, pieces in zip(self.labels, written.measurements, components, strict=True):
+        for measurement, (confidence, flags), pieces in zip(
+            written.measurements, written.assessments, components, strict=True
+        ):
             row = _row(case, seconds)
             row.output, row.files = written.output, format_files(written.files)
             row.input_id = input_id
             row.shape = " x ".join(map(str, written.shape))
             _fill_in(row, measurement)
-            counts = None if frame_pixels is None else frame_pixels[index]
-            confidence, flags = self.quality.assess(index, raw_confidence.get(index), measurement, counts, distance)
             row.confidence = None if confidence is None else round(confidence, 4)
             row.flag = FLAG_SEPARATOR.join(flags)
             row.detail = "; ".join(filter(None, (written.detail, self.note)))

@@ -117,6 +117,7 @@ class BatchRunner:
         whole_overlays: draw on the whole of an ultrasound image, including areas that may show burned-in patient names.
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
+        structured_report: also write ``NAME_sr.dcm`` for DICOM stills and series, their measurements.
         components: give every component of a label a row of its own in ``report.csv``, too.
         any_modality: also take DICOM of modalities that the bundle is not for.
         workers: processes that read and write while the network runs, so that a decoder's crash costs its case only; 0
@@ -147,6 +148,7 @@ class BatchRunner:
         whole_overlays: bool = False,
         report_page: bool = True,
         output_format: str = "auto",
+        structured_report: bool = False,
         components: bool = False,
         any_modality: bool = False,
         workers: int = 2,
@@ -178,7 +180,7 @@ class BatchRunner:
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
-        self.components = components
+        self.components, self.structured_report = components, structured_report
 
     def main(self) -> None:
         """Runs over the folder with a progress bar and says on stderr how it went: the config's entry point.
@@ -403,6 +405,7 @@ class BatchRunner:
             self.overlays,
             self.whole_overlays,
             thumbnails=self.report_page,
+            structured_report=self.structured_report,
         )
         writer = CaseWriter(self.output_dir, options)
         return CaseWorker(self.segmenter.reader, writer, self.labels, measures_components=self.components)
@@ -516,6 +519,7 @@ class BatchRunner:
             "output_format": self.output_format,
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
+            "structured_report": self.structured_report,
             "components": self.components,
             "temporal_sigma": self.temporal_sigma,
             "flip_axes": list(self.segmenter.flip_axes),

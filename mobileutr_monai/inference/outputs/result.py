@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind
-from mobileutr_monai.inference.measure import Measurement
+from mobileutr_monai.inference.measure import Assessment, Measurement
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import iter_frame_masks
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
@@ -42,6 +42,7 @@ class OutputOptions(NamedTuple):
         overlays: whether to draw contours.
         whole_overlays: also outside of the tissue regions of ultrasound, where names may be burned in.
         thumbnails: whether to make the small pictures of the report page.
+        structured_report: whether DICOM stills and series get a structured report of their measurements.
     """
 
     labels: Sequence[SegmentLabel]
@@ -50,6 +51,7 @@ class OutputOptions(NamedTuple):
     overlays: bool
     whole_overlays: bool
     thumbnails: bool = False
+    structured_report: bool = False
 
     def may_show(self, case: InputCase) -> bool:
         """Whether a case may be drawn: an ultrasound that does not say where its tissue is may show a name."""
@@ -86,12 +88,14 @@ class CaseResult:
 
     Attributes:
         label: (rows, columns) or (x, y, z); of a cine the file with its frames' label maps.
+        assessments: one per label; none of a cine.
     """
 
     case: InputCase
     label: np.ndarray | CineMasks
     measurements: Sequence[Measurement]
     options: OutputOptions
+    assessments: Sequence[Assessment] = ()
 
     @property
     def array(self) -> np.ndarray:

@@ -16,6 +16,7 @@ from PIL import Image
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
 from mobileutr_monai.inference.outputs.dicom.seg import write_segmentation
+from mobileutr_monai.inference.outputs.dicom.sr import write_report
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.inference.outputs.overlay import draw_contours, draw_views
 from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
@@ -27,6 +28,10 @@ from mobileutr_monai.readers.nifti_geometry import to_nifti_header
 __all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "find_outputs"]
 
 
+PICTURE = "picture"
+"""Extra that is drawn on the input."""
+
+
 class Output(NamedTuple):
     """A kind of file.
 
@@ -34,18 +39,19 @@ class Output(NamedTuple):
         ending: what the file's name ends in, after that of the case.
         accepts: whether a case gets one, with these options.
         write: writes it to a path, atomically.
-        is_picture: drawn on the input: what is wrong with it costs neither the other files nor the case.
+        extra: what the report calls it if it is not the label map: what is wrong with it costs neither the other files
+            nor the case.
     """
 
     ending: str
     accepts: Callable[[InputCase, OutputOptions], bool]
     write: Callable[[CaseResult, Path], None]
-    is_picture: bool = False
+    extra: str = ""
 
 
-def find_outputs(case: InputCase, options: OutputOptions, *, pictures: bool) -> list[Output]:
-    """Returns the rows that accept a case, in the order of the table: pictures, or everything else."""
-    return [row for row in OUTPUTS.values() if row.is_picture is pictures and row.accepts(case, options)]
+def find_outputs(case: InputCase, options: OutputOptions, *, extras: bool) -> list[Output]:
+    """Returns the rows that accept a case, in the order of the table: extras, or everything else."""
+    return [row for row in OUTPUTS.values() if bool(row.extra) is extras and row.accepts(case, options)]
 
 
 def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
@@ -55,6 +61,24 @@ def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
 def _write_seg(result: CaseResult, path: Path) -> None:
     assert result.case.dicom is not None
     write_segmentation(result.case.dicom, result.array, result.options.labels, result.options.algorithm, path)
+
+
+def _gets_report(case: InputCase, options: OutputOptions) -> bool:
+    return options.structured_report and case.kind is not CaseKind.CINE and can_be_referred_to(case)
+
+
+def _write_structured_report(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None
+    segmentation = path.with_name(path.name.removesuffix("_sr.dcm") + "_seg.dcm")
+    write_report(
+        result.case.dicom,
+        result.options.labels,
+        result.measurements,
+        result.assessments,
+        result.options.algorithm,
+        path,
+        segmentation=segmentation if _becomes_seg(result.case, result.options) else None,
+    )
 
 
 def _becomes_nifti(case: InputCase, options: OutputOptions) -> bool:
@@ -120,10 +144,11 @@ OUTPUTS: dict[str, Output] = {
     "dicom_seg": Output("_seg.dcm", _becomes_seg, _write_seg),
     "nifti": Output("_mask.nii.gz", _becomes_nifti, _write_nifti),
     "png": Output("_mask.png", _becomes_png, _write_png),
-    "overlay": Output("_overlay.png", _gets_overlay, _write_overlay, is_picture=True),
-    "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, is_picture=True),
+    "overlay": Output("_overlay.png", _gets_overlay, _write_overlay, PICTURE),
+    "structured_report": Output("_sr.dcm", _gets_report, _write_structured_report, "structured report"),
+    "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, PICTURE),
 }
-"""Name -> row. The first row that accepts a case and is no picture writes its label map. The label maps of a cine's
+"""Name -> row. The first row that accepts a case and is no extra writes its label map. The label maps of a cine's
 frames are written as they come, by ``CaseWriter.write_cine``."""
 
-OVERLAY_ENDINGS = tuple(row.ending for row in OUTPUTS.values() if row.is_picture)
+OVERLAY_ENDINGS = tuple(row.ending for row in OUTPUTS.values() if row.extra == PICTURE)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mobileutr_monai.core.kinds import CaseKind
-from mobileutr_monai.inference.measure import Measurement
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_frame_masks
 from mobileutr_monai.inference.outputs.overlay import View
 from mobileutr_monai.inference.outputs.result import (
@@ -21,7 +21,7 @@ from mobileutr_monai.inference.outputs.result import (
     can_be_referred_to,
     missing_uids,
 )
-from mobileutr_monai.inference.outputs.table import find_outputs
+from mobileutr_monai.inference.outputs.table import Output, find_outputs
 from mobileutr_monai.inference.report.thumbnails import save_thumbnail, thumbnail_path
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import explain_missing_tissue
@@ -34,7 +34,7 @@ FRAMES_ENDING = "_mask.nii.gz"
 
 @dataclass(frozen=True)
 class CaseWriter:
-    """Writes the label map of a case, what follows from it, and pictures of it.
+    """Writes the label map of a case, and its extras: pictures and reports.
 
     Attributes:
         folder: the output folder.
@@ -44,13 +44,17 @@ class CaseWriter:
     options: OutputOptions
 
     @property
-    def draws(self) -> bool:
-        """Whether pictures are asked for."""
+    def has_extras(self) -> bool:
+        """Whether anything is asked for besides the label map."""
+        return self._draws or self.options.structured_report
+
+    @property
+    def _draws(self) -> bool:
         return self.options.overlays or self.options.thumbnails
 
     def why_no_overlay(self, case: InputCase) -> str:
         """Returns why a case gets no overlay or thumbnail although they are asked for; empty if it gets them."""
-        if self.draws and not self.options.may_show(case):
+        if self._draws and not self.options.may_show(case):
             what = "overlay" if self.options.overlays else "picture"
             why = explain_missing_tissue(case.paths[0])
             return f"no {what}: {why}, so a burned-in name cannot be ruled out; use --whole-overlays to draw anyway"
@@ -65,20 +69,23 @@ class CaseWriter:
             return ""
         return f"a plain mask: no DICOM object can refer to a file without {', '.join(missing)}"
 
-    def write(self, case: InputCase, label: np.ndarray | CineMasks, measurements: Sequence[Measurement]) -> list[Path]:
-        """Writes all files of a case but its pictures; returns them, that of the label map first.
+    def write(self, result: CaseResult) -> list[Path]:
+        """Writes all files of a case but its extras; returns them, that of the label map first.
 
         The label maps of a cine are written before by ``write_cine``.
         """
-        return self._write(CaseResult(case, label, measurements, self.options), pictures=False)
+        rows = find_outputs(result.case, self.options, extras=False)
+        return [self._write(row, result) for row in rows]
 
-    def draw(self, case: InputCase, label: np.ndarray | CineMasks, measurements: Sequence[Measurement]) -> None:
-        """Writes the pictures of a case, if asked: its overlay and its thumbnail."""
-        result = CaseResult(case, label, measurements, self.options)
-        self._write(result, pictures=True)
-        if self.options.thumbnails and self.options.may_show(case):
-            views = [_crop(view, result.tissue) for view in result.views]
-            save_thumbnail(views, thumbnail_path(self.folder, case.output))
+    def list_extras(self, result: CaseResult) -> list[tuple[str, Callable[[], object]]]:
+        """Returns what a case gets besides, if asked, by name: overlay, thumbnail, reports; and what writes each."""
+        rows = find_outputs(result.case, self.options, extras=True)
+        extras: list[tuple[str, Callable[[], object]]] = [
+            (row.extra, partial(self._write, row, result)) for row in rows
+        ]
+        if self.options.thumbnails and self.options.may_show(result.case):
+            extras.append(("picture", partial(self._write_thumbnail, result)))
+        return extras
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:
         """Writes the label maps of a cine's frames as they come.
@@ -92,13 +99,14 @@ class CaseWriter:
         write_frame_masks(case.dicom, largest.watch(labels), output)
         return CineMasks(output, largest)
 
-    def _write(self, result: CaseResult, *, pictures: bool) -> list[Path]:
-        written = []
-        for row in find_outputs(result.case, self.options, pictures=pictures):
-            path = self._path(result.case, row.ending)
-            row.write(result, path)
-            written.append(path)
-        return written
+    def _write(self, row: Output, result: CaseResult) -> Path:
+        path = self._path(result.case, row.ending)
+        row.write(result, path)
+        return path
+
+    def _write_thumbnail(self, result: CaseResult) -> None:
+        views = [_crop(view, result.tissue) for view in result.views]
+        save_thumbnail(views, thumbnail_path(self.folder, result.case.output))
 
     def _path(self, case: InputCase, ending: str) -> Path:
         base = self.folder / case.output

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from highdicom import sr
 from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom import dcmread
 
+from mobileutr_monai.inference.outputs import table
 from mobileutr_monai.inference.report.thumbnails import read_thumbnail, thumbnail_path
 from mobileutr_monai.readers.dicom.calibration import read_tissue
 
@@ -51,7 +54,7 @@ def run() -> Callable[..., Rows]:
 @pytest.fixture(scope="module")
 def everything(run, tmp_path_factory) -> tuple[Rows, Path]:
     output = tmp_path_factory.mktemp("everything")
-    return run(IMAGES, DICOM, output, any_modality=True, overlays=False), output
+    return run(IMAGES, DICOM, output, any_modality=True, overlays=False, structured_report=True), output
 
 
 def read_index() -> list[dict[str, str]]:
@@ -87,6 +90,61 @@ def test_other_modalities_are_skipped_unless_asked_for(run, tmp_path):
     }
     assert rows["odd/CT_small.dcm"]["reason"] == "not this bundle's modality"
     assert "CT, the bundle is for US" in rows["odd/CT_small.dcm"]["detail"]
+
+
+def test_every_still_of_an_ultrasound_has_a_structured_report_of_its_row(run, tmp_path):
+    rows = run(IMAGES, DICOM / "us", tmp_path, min_peak=0.0, threshold=0.01, overlays=False, structured_report=True)
+    units = set()
+    for row in rows.values():
+        if not row["output"].endswith("_seg.dcm"):
+            continue
+        content = sr.srread(tmp_path / row["output"].replace("_seg.dcm", "_sr.dcm")).content
+        (group,) = content.get_planar_roi_measurement_groups() or content.get_image_measurement_groups()
+        values = {item.name.meaning: (float(item.value), item.unit.value) for item in group.get_measurements()}
+        if row["pixels"] == "0":
+            assert not values
+            continue
+        unit = "mm" if row["area_mm2"] else "px"
+        units.add(unit)
+        area, length = (("area_mm2", "mm2"), "mm") if unit == "mm" else (("pixels", "{pixels}"), "{pixels}")
+        assert values == {
+            "Area": (float(row[area[0]]), area[1]),
+            "Long axis": (float(row[f"diameter_{unit}"]), length),
+            "Short axis": (float(row[f"short_diameter_{unit}"]), length),
+            "Perimeter": (float(row[f"circumference_{unit}"]), length),
+        }
+    assert units == {"mm", "px"}
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy (Debian's dicom3tools)")
+def test_structured_reports_have_no_error_that_their_source_does_not_have(everything):
+    _, output = everything
+    reports = sorted(output.rglob("*_sr.dcm"))
+    assert reports
+    for report in reports:
+        segmentation = report.with_name(report.name.replace("_sr.dcm", "_seg.dcm"))
+        new = find_errors(report) - find_errors(segmentation)
+        assert not new, report
+
+
+def find_errors(path: Path) -> set[str]:
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, errors="replace", check=False)
+    return {line for line in done.stderr.splitlines() if line.startswith("Error")}
+
+
+def test_a_report_that_cannot_be_written_costs_itself_alone(run, tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no room for codes")
+
+    monkeypatch.setattr(table, "write_report", fail)
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(DICOM / "us" / "US1_J2KR.dcm", tmp_path / "in" / "a.dcm")
+    (row,) = run(IMAGES, tmp_path / "in", tmp_path / "out", structured_report=True, workers=0).values()
+    assert (row["status"], row["output"]) == ("ok", "a_seg.dcm")
+    assert "no structured report: no room for codes" in row["detail"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "a_overlay.png" in names or "no overlay" in row["detail"]
+    assert "a_sr.dcm" not in names
 
 
 def test_segmentation_holds_the_mask_that_the_plain_format_has(run, tmp_path):

@@ -145,12 +145,13 @@ def test_a_case_that_is_removed_keeps_its_row(breast: Path, inputs: Path, tmp_pa
 def test_a_picture_that_fails_costs_the_picture_alone(
     breast: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mobileutr_monai.inference.outputs.writers import CaseWriter
+    from mobileutr_monai.inference.outputs import table, writers
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(CaseWriter, "draw", fail)
+    monkeypatch.setattr(table, "draw_views", fail)
+    monkeypatch.setattr(writers, "save_thumbnail", fail)
     assert predict(breast, inputs, tmp_path / "out") == 0
     assert {row["detail"] for row in read_rows(tmp_path / "out").values()} == {"no picture: division by zero"}
     assert len(list((tmp_path / "out").rglob("*_mask.png"))) == 3

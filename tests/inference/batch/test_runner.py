@@ -74,9 +74,9 @@ def test_nothing_of_the_network_is_held_while_a_case_is_written(make_runner, fol
         made.extend(weakref.ref(result[key]) for result in results for key in ("image", "pred"))
         return results
 
-    def watch_write(self, case, label, measurements):
+    def watch_write(self, result):
         alive.append(sum(tensor() is not None for tensor in made))
-        return write(self, case, label, measurements)
+        return write(self, result)
 
     monkeypatch.setattr(Segmenter, "infer", watch_infer)
     monkeypatch.setattr(CaseWriter, "write", watch_write)

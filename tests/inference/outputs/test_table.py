@@ -46,8 +46,8 @@ def test_each_kind_of_case_gets_one_label_map_and_one_picture(
     kind: CaseKind, uid: str, output_format: str, label_map: str | None, picture: str | None
 ) -> None:
     case, options = make_case(Path("a"), kind, uid), OutputOptions([], ALGORITHM, output_format, True, False)
-    for pictures, ending in ((False, label_map), (True, picture)):
-        assert [row.ending for row in find_outputs(case, options, pictures=pictures)] == [ending] * (ending is not None)
+    for extras, ending in ((False, label_map), (True, picture)):
+        assert [row.ending for row in find_outputs(case, options, extras=extras)] == [ending] * (ending is not None)
 
 
 def test_another_kind_of_file_is_a_row_that_gets_the_measurements(
@@ -61,6 +61,7 @@ def test_another_kind_of_file_is_a_row_that_gets_the_measurements(
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     writer = CaseWriter(tmp_path / "out", OutputOptions([], ALGORITHM, "auto", False, False))
     case = make_case(tmp_path / "a.png", CaseKind.IMAGE)
-    written = writer.write(case, np.zeros((8, 8), np.uint8), [Measurement("lesion", pixels=7)])
+    measurements = [Measurement("lesion", pixels=7)]
+    written = writer.write(CaseResult(case, np.zeros((8, 8), np.uint8), measurements, writer.options))
     assert [path.name for path in written] == ["a_mask.png", "a_area.txt"]
     assert written[1].read_text() == "lesion 7"

@@ -19,6 +19,7 @@ from pydicom import dcmwrite
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import DT
 
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.readers.dicom.errors import READ_ERRORS, DicomError, as_dicom_errors
@@ -46,7 +47,7 @@ MANUFACTURER = "MobileUtr MONAI contributors"
 _WARNINGS_LOCK = RLock()
 
 CREATION_DATES = (("InstanceCreationDate", "InstanceCreationTime"), ("ContentDate", "ContentTime"))
-"""Two runs' objects differ in these, and in ContributionDateTime of a segmentation's ContributingEquipmentSequence."""
+"""Two runs' objects differ in these, and in ContributionDateTime of ContributingEquipmentSequence."""
 
 _MAX_SHORT_TEXT = 64
 _MAX_NUMBER = 2**31 - 1
@@ -179,8 +180,10 @@ def positive_number(header: DicomHeader, keyword: str, offset: int = 0) -> int:
 
 
 def set_creation(target: Dataset, created: datetime | None) -> None:
-    """Sets ``CREATION_DATES``, now by default."""
+    """Sets ``CREATION_DATES`` and when equipment contributed, now by default."""
     created = created or datetime.now()
+    for equipment in target.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = DT(f"{created:%Y%m%d%H%M%S}")
     for date, time in CREATION_DATES:
         setattr(target, date, f"{created:%Y%m%d}")
         setattr(target, time, f"{created:%H%M%S}")

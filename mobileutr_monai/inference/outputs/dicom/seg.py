@@ -20,7 +20,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from pydicom.valuerep import DS, DT
+from pydicom.valuerep import DS
 
 from mobileutr_monai.core.atomic import write_atomic
 from mobileutr_monai.core.kinds import CaseKind
@@ -280,10 +280,7 @@ def _build(
     dimensions = derive_uid("dimensions", dataset.SOPInstanceUID)
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
-    created = created or datetime.now()
     set_creation(dataset, created)
-    for equipment in dataset.ContributingEquipmentSequence:
-        equipment.ContributionDateTime = DT(f"{created:%Y%m%d%H%M%S}")
     return dataset
 
 
