@@ -57,9 +57,19 @@ def _say_usage(message: str, command: str) -> str:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from mobileutr_monai.core.choices import ENGINES, OUTPUT_FORMATS, SUFFIXES
+    from mobileutr_monai.core.choices import ENGINES, SUFFIXES
     from mobileutr_monai.verbs import labels, training
-    from mobileutr_monai.verbs.options import amount, count, duration, fraction, positive, setting, sides, spacing
+    from mobileutr_monai.verbs.options import (
+        amount,
+        count,
+        duration,
+        formats,
+        fraction,
+        positive,
+        setting,
+        sides,
+        spacing,
+    )
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", dest="name_of_verb")
@@ -97,7 +107,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="draw on the whole ultrasound image, including areas that may show burned-in patient names",
     )
     predict.add_argument(
-        "--format", choices=OUTPUT_FORMATS, help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI"
+        "--format",
+        type=formats,
+        metavar="NAME,...",
+        help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI; besides, with commas between them: "
+        "nrrd (3D Slicer), geojson (QuPath)",
     )
     predict.add_argument(
         "--structured-report",

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["ENGINES", "OUTPUT_FORMATS", "SUFFIXES", "check_export"]
+__all__ = [
+    "ENGINES",
+    "FURTHER_FORMATS",
+    "MASK_FORMATS",
+    "SUFFIXES",
+    "Formats",
+    "FurtherFormat",
+    "check_export",
+    "check_formats",
+    "parse_formats",
+]
 
 ENGINES = (
     "auto",
@@ -18,8 +31,47 @@ ENGINES = (
 )
 """Names for ``--engine``: ``auto``, and the keys of ``inference.engines.table.ENGINES``."""
 
-OUTPUT_FORMATS = ("auto", "plain")
+MASK_FORMATS = ("auto", "plain")
 """``auto``: DICOM stills and series become DICOM SEG. ``plain``: they become PNG and NIfTI, as other inputs do."""
+
+
+class FurtherFormat(NamedTuple):
+    """A format that results are written in besides the label map.
+
+    Attributes:
+        dimensions: spatial dimensions of the bundles that it is for.
+        package: that writes it; empty where this project's own packages do.
+        extra: that installs the package.
+    """
+
+    dimensions: tuple[int, ...]
+    package: str = ""
+    extra: str = ""
+
+
+FURTHER_FORMATS = {
+    "nrrd": FurtherFormat((2, 3), "nrrd", "nrrd"),
+    "geojson": FurtherFormat((2,)),
+}
+"""Name for ``--format`` -> what it needs."""
+
+
+class Formats(NamedTuple):
+    """What the results of a run are written in.
+
+    Attributes:
+        mask: of the label maps, one of ``MASK_FORMATS``.
+        further: keys of ``FURTHER_FORMATS``, in their order.
+    """
+
+    mask: str
+    further: tuple[str, ...]
+
+    @property
+    def of_cases(self) -> tuple[str, ...]:
+        """Those that decide which files a case has."""
+        return (self.mask, *self.further)
+
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""
@@ -36,3 +88,40 @@ def check_export(file_format: str, output: Path, end_to_end: bool) -> None:
         raise ValueError(f"--output must end in {suffix} for {file_format}, got {output}")
     if end_to_end and file_format != "onnx":
         raise ValueError(f"--end-to-end is for --format onnx, not {file_format}; leave it out")
+
+
+def parse_formats(given: str | Sequence[str]) -> Formats:
+    """Returns the formats of a text with commas between them, or of a list.
+
+    Raises:
+        ValueError: one is unknown, or both formats of label maps are there.
+    """
+    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+    allowed = (*MASK_FORMATS, *FURTHER_FORMATS)
+    if unknown := [name for name in names if name not in allowed]:
+        raise ValueError(
+            f"format {unknown[0]!r} is unknown; choose from {', '.join(allowed)}, with commas between them"
+        )
+    masks = [name for name in MASK_FORMATS if name in names]
+    if len(masks) > 1:
+        raise ValueError(f"formats {' and '.join(masks)} exclude each other; leave one out")
+    return Formats((masks or list(MASK_FORMATS))[0], tuple(name for name in FURTHER_FORMATS if name in names))
+
+
+def check_formats(formats: Formats, dimensions: int) -> None:
+    """Checks that a bundle's results can be written in the further formats.
+
+    Args:
+        dimensions: spatial dimensions of the bundle.
+
+    Raises:
+        ValueError: a format is not for them, or its package is missing.
+    """
+    for name in formats.further:
+        needs = FURTHER_FORMATS[name]
+        if dimensions not in needs.dimensions:
+            kinds = {2: "images", 3: "volumes"}
+            is_for, taken = kinds[needs.dimensions[0]], kinds[dimensions]
+            raise ValueError(f"format {name} is for {is_for}, the bundle takes {taken}; leave {name} out")
+        if needs.package and importlib.util.find_spec(needs.package) is None:
+            raise ValueError(f'format {name} needs a package: pip install "mobileutr-monai[{needs.extra}]"')

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mobileutr_monai.core.choices import parse_formats
+
 __all__ = [
     "amount",
     "count",
     "duration",
+    "formats",
     "fraction",
     "make_folds",
     "positive",
@@ -62,6 +65,15 @@ def setting(text: str) -> tuple[str, Any]:
         return name.strip(), json.loads(value)
     except ValueError:
         return name.strip(), value
+
+
+def formats(text: str) -> str:
+    """Returns a list of formats as it is, with commas between them, if all are known."""
+    try:
+        parse_formats(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def separate_table(source: Path) -> tuple[Path, Path | None]:

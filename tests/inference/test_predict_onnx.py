@@ -175,6 +175,7 @@ def test_the_output_of_a_bundle_is_left_alone(end_to_end_onnx, folder, breast, t
         (("MODEL", "nowhere", "--output", "out"), "is not a folder"),
         (("MODEL", "FOLDER", "--output", "FOLDER/out"), "lies inside the input folder"),
         (("MODEL", "FOLDER", "--output", "out", "--weights", "x.pt"), "--weights is for bundles"),
+        (("MODEL", "FOLDER", "--output", "out", "--format", "geojson"), "--format is for bundles"),
         (("MODEL", "FOLDER/sub", "--output", "out"), "no images in"),
         (("MODEL", "FOLDER", "--output", "taken"), "output folder taken is a file; choose another one"),
         (("MODEL", "FOLDER", "--output", "taken/out"), "cannot make the output folder taken/out: Not a directory"),

@@ -138,7 +138,8 @@ class CaseWorker:
             notes = find_notes(case)
         except (OSError, ValueError):  # it changed meanwhile, which ends the case
             notes = ()
-        return NOTE_SEPARATOR.join(filter(None, (*notes, self.writer.why_plain(case), missing)))
+        reasons = (self.writer.why_plain(case), self.writer.why_not_in_formats(case), missing)
+        return NOTE_SEPARATOR.join(filter(None, (*notes, *reasons)))
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:
         """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""

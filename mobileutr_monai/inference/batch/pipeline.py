@@ -158,10 +158,10 @@ class Pipeline:
         result.clear()  # logits and image of a volume are larger than what writing it takes
         written = self._call("write", case, label, judge)
         if isinstance(written, CaseError) and written.reason in EXTRA_FAULTS and self.worker.writer.has_extras:
-            # It may be the fault of a picture or report, which must not cost the mask.
+            # It may be the fault of an extra, which must not cost the mask.
             fault, written = written, self._call("write", case, label, judge, False)
             if isinstance(written, Written):
-                written = written._replace(detail=self.worker.describe(case, f"no picture or report: {fault}"))
+                written = written._replace(detail=self.worker.describe(case, f"no extra files: {fault}"))
         seconds += time.perf_counter() - started
         if isinstance(written, CaseError):
             return case, [failed_row(case, written, seconds)]

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
-from mobileutr_monai.core.choices import OUTPUT_FORMATS
+from mobileutr_monai.core.choices import Formats, check_formats, parse_formats
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
@@ -116,7 +116,8 @@ class BatchRunner:
         overlays: whether to draw contours.
         whole_overlays: draw on the whole of an ultrasound image, including areas that may show burned-in patient names.
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
-        output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG.
+        output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG; and what results are also written
+            in, of ``FURTHER_FORMATS``: a list, or a text with commas.
         structured_report: also write ``NAME_sr.dcm`` for DICOM stills and series, their measurements.
         components: give every component of a label a row of its own in ``report.csv``, too.
         any_modality: also take DICOM of modalities that the bundle is not for.
@@ -147,7 +148,7 @@ class BatchRunner:
         overlays: bool = True,
         whole_overlays: bool = False,
         report_page: bool = True,
-        output_format: str = "auto",
+        output_format: str | Sequence[str] = "auto",
         structured_report: bool = False,
         components: bool = False,
         any_modality: bool = False,
@@ -244,6 +245,11 @@ class BatchRunner:
             if self.report_page:
                 self._write_pages(summary)
         return RunResult(counts, self.output_dir / (PAGE if self.report_page else "report.csv"))
+
+    @cached_property
+    def formats(self) -> Formats:
+        """What results are written in."""
+        return parse_formats(self.output_format)
 
     def load_network(self) -> None:
         """Loads the weights and switches the network to evaluation.
@@ -401,11 +407,12 @@ class BatchRunner:
         options = OutputOptions(
             self.segment_labels,
             algorithm,
-            self.output_format,
+            self.formats.mask,
             self.overlays,
             self.whole_overlays,
             thumbnails=self.report_page,
             structured_report=self.structured_report,
+            formats=self.formats.further,
         )
         writer = CaseWriter(self.output_dir, options)
         return CaseWorker(self.segmenter.reader, writer, self.labels, measures_components=self.components)
@@ -478,9 +485,8 @@ class BatchRunner:
             raise UsageError(f"memory_limit must be 0 or more GiB, got {self.memory_limit}")
         if self.engine not in (AUTO, *ENGINES):
             raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
-        if self.output_format not in OUTPUT_FORMATS:
-            raise UsageError(f"output_format must be one of {', '.join(OUTPUT_FORMATS)}, got {self.output_format!r}")
         try:
+            check_formats(self.formats, self.segmenter.spatial_dims)
             refuse_mangled(**self._given_paths)
             check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
@@ -516,7 +522,7 @@ class BatchRunner:
 
     def _identify_run(self) -> dict[str, Any]:
         options = {
-            "output_format": self.output_format,
+            "output_format": ",".join(self.formats.of_cases),
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
             "structured_report": self.structured_report,

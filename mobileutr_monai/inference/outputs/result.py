@@ -43,6 +43,7 @@ class OutputOptions(NamedTuple):
         whole_overlays: also outside of the tissue regions of ultrasound, where names may be burned in.
         thumbnails: whether to make the small pictures of the report page.
         structured_report: whether DICOM stills and series get a structured report of their measurements.
+        formats: what results are also written in, keys of ``FURTHER_FORMATS``.
     """
 
     labels: Sequence[SegmentLabel]
@@ -52,6 +53,7 @@ class OutputOptions(NamedTuple):
     whole_overlays: bool
     thumbnails: bool = False
     structured_report: bool = False
+    formats: tuple[str, ...] = ()
 
     def may_show(self, case: InputCase) -> bool:
         """Whether a case may be drawn: an ultrasound that does not say where its tissue is may show a name."""

@@ -14,18 +14,21 @@ import numpy as np
 from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind
+from mobileutr_monai.inference.measure import read_mm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
 from mobileutr_monai.inference.outputs.dicom.seg import write_segmentation
 from mobileutr_monai.inference.outputs.dicom.sr import write_report
+from mobileutr_monai.inference.outputs.geojson import write_geojson
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.inference.outputs.overlay import draw_contours, draw_views
 from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
 from mobileutr_monai.inference.outputs.result import Box, CaseResult, OutputOptions, can_be_referred_to
+from mobileutr_monai.inference.outputs.slicer import write_slicer_segmentation
 from mobileutr_monai.readers.cases import InputCase
-from mobileutr_monai.readers.nifti_file import read_nifti_header
-from mobileutr_monai.readers.nifti_geometry import to_nifti_header
+from mobileutr_monai.readers.nifti_file import named, read_nifti_header
+from mobileutr_monai.readers.nifti_geometry import read_geometry, to_nifti_header
 
-__all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "find_outputs"]
+__all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "find_missing_formats", "find_outputs"]
 
 
 PICTURE = "picture"
@@ -52,6 +55,11 @@ class Output(NamedTuple):
 def find_outputs(case: InputCase, options: OutputOptions, *, extras: bool) -> list[Output]:
     """Returns the rows that accept a case, in the order of the table: extras, or everything else."""
     return [row for row in OUTPUTS.values() if bool(row.extra) is extras and row.accepts(case, options)]
+
+
+def find_missing_formats(case: InputCase, options: OutputOptions) -> list[str]:
+    """Returns the formats that are asked for and that a case cannot be written in."""
+    return [name for name in options.formats if not OUTPUTS[name].accepts(case, options)]
 
 
 def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
@@ -140,15 +148,46 @@ def _black_out(picture: Image.Image, box: Box | None) -> Image.Image:
     return result
 
 
+def _gets_nrrd(case: InputCase, options: OutputOptions) -> bool:
+    return "nrrd" in options.formats and case.kind is not CaseKind.CINE
+
+
+def _write_nrrd(result: CaseResult, path: Path) -> None:
+    write_slicer_segmentation(*_place(result.case, result.array), result.options.labels, path)
+
+
+def _place(case: InputCase, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a label map with three axes, and its affine to RAS in mm; an image lies as ITK reads its file."""
+    if case.kind is CaseKind.NIFTI:
+        volume, header = _prepare_nifti(case, label)
+        volume = volume.reshape((*volume.shape, 1)[:3])
+        return volume, named(case.paths[0], read_geometry, header, volume.shape).affine
+    if case.dicom is not None and case.dicom.affine is not None:
+        return label, case.dicom.affine
+    to_mm = read_mm(case, label.ndim)
+    height, width = (1.0, 1.0) if to_mm is None else np.diag(to_mm)
+    return label.T[..., np.newaxis], np.diag((-width, -height, 1.0, 1.0))
+
+
+def _gets_geojson(case: InputCase, options: OutputOptions) -> bool:
+    return "geojson" in options.formats and case.kind in (CaseKind.IMAGE, CaseKind.STILL, CaseKind.NIFTI)
+
+
+def _write_geojson(result: CaseResult, path: Path) -> None:
+    write_geojson(result.array, result.options.labels, path)
+
+
 OUTPUTS: dict[str, Output] = {
     "dicom_seg": Output("_seg.dcm", _becomes_seg, _write_seg),
     "nifti": Output("_mask.nii.gz", _becomes_nifti, _write_nifti),
     "png": Output("_mask.png", _becomes_png, _write_png),
     "overlay": Output("_overlay.png", _gets_overlay, _write_overlay, PICTURE),
     "structured_report": Output("_sr.dcm", _gets_report, _write_structured_report, "structured report"),
+    "nrrd": Output("_mask.seg.nrrd", _gets_nrrd, _write_nrrd, "nrrd"),
+    "geojson": Output(".geojson", _gets_geojson, _write_geojson, "geojson"),
     "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, PICTURE),
 }
-"""Name -> row. The first row that accepts a case and is no extra writes its label map. The label maps of a cine's
-frames are written as they come, by ``CaseWriter.write_cine``."""
+"""Name, of further formats that of ``FURTHER_FORMATS`` -> row. The first row that accepts a case and is no extra writes
+its label map. The label maps of a cine's frames are written as they come, by ``CaseWriter.write_cine``."""
 
 OVERLAY_ENDINGS = tuple(row.ending for row in OUTPUTS.values() if row.extra == PICTURE)

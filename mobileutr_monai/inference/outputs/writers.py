@@ -21,7 +21,7 @@ from mobileutr_monai.inference.outputs.result import (
     can_be_referred_to,
     missing_uids,
 )
-from mobileutr_monai.inference.outputs.table import Output, find_outputs
+from mobileutr_monai.inference.outputs.table import Output, find_missing_formats, find_outputs
 from mobileutr_monai.inference.report.thumbnails import save_thumbnail, thumbnail_path
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import explain_missing_tissue
@@ -46,7 +46,7 @@ class CaseWriter:
     @property
     def has_extras(self) -> bool:
         """Whether anything is asked for besides the label map."""
-        return self._draws or self.options.structured_report
+        return self._draws or self.options.structured_report or bool(self.options.formats)
 
     @property
     def _draws(self) -> bool:
@@ -68,6 +68,15 @@ class CaseWriter:
         if self.options.output_format != "auto" or case.kind is CaseKind.CINE or not missing:
             return ""
         return f"a plain mask: no DICOM object can refer to a file without {', '.join(missing)}"
+
+    def why_not_in_formats(self, case: InputCase) -> str:
+        """Returns why a case is not in a format that is asked for; empty if it is in all of them."""
+        missing = ", ".join(find_missing_formats(case, self.options))
+        if not missing:
+            return ""
+        if case.kind is CaseKind.CINE:
+            return f"no {missing}: the label maps of a cine are only in its NIfTI"
+        return f"no {missing}: it refers to the slices of a DICOM series with UIDs"
 
     def write(self, result: CaseResult) -> list[Path]:
         """Writes all files of a case but its extras; returns them, that of the label map first.
