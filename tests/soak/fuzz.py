@@ -45,12 +45,12 @@ from tests.soak.watch import (
     write_results,
 )
 
-CASE_GIB, CASE_SECONDS = 2, 60
-"""Limits of a case, given to the runs: hostile files need no more, and a hang shall cost a minute."""
+CASE_GIB, CASE_SECONDS = 2, 20
+"""Limits of a case, given to the runs: hostile files need no more, and a hang shall cost little."""
 MIB = 2**20
 MEMORY_BOUND = 7 * 2**30
 """Of a run with two workers: twice ``CASE_GIB``, and what MONAI and torch take in four processes."""
-CHUNK = 2000
+CHUNK = 1000
 NOT_THE_FILES = ("network failed", "output cannot be written")
 """Reasons that no file may be the cause of, unless results cannot have its size or a name so long."""
 NO_SUCH_RESULT = (os.strerror(errno.ENAMETOOLONG), "a side that NIfTI can hold")
@@ -284,7 +284,10 @@ def read_input_size(path: Path, kind: str) -> tuple[int, ...] | None:
         with Image.open(path) as image:
             return image.height, image.width
     if kind == "NIfTI":
-        return read_nifti_header(path).get_data_shape()  # nibabel goes by the name, and a .nii may be compressed
+        shape = read_nifti_header(path).get_data_shape()  # nibabel goes by the name, and a .nii may be compressed
+        while len(shape) > 3 and shape[-1] == 1:  # axes of one place behind the volume's, which results leave out
+            shape = shape[:-1]
+        return shape
     dataset = dcmread(path, stop_before_pixels=True, force=True)
     if kind == "DICOM cine":
         return int(dataset.Columns), int(dataset.Rows), int(dataset.NumberOfFrames)
