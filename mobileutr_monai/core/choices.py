@@ -42,15 +42,18 @@ class FurtherFormat(NamedTuple):
         dimensions: spatial dimensions of the bundles that it is for.
         package: that writes it; empty where this project's own packages do.
         extra: that installs the package.
+        of_run: whether a run has one file of it, made from the results at its end.
     """
 
     dimensions: tuple[int, ...]
     package: str = ""
     extra: str = ""
+    of_run: bool = False
 
 
 FURTHER_FORMATS = {
     "nrrd": FurtherFormat((2, 3), "nrrd", "nrrd"),
+    "coco": FurtherFormat((2,), "pycocotools", "coco", of_run=True),
     "geojson": FurtherFormat((2,)),
 }
 """Name for ``--format`` -> what it needs."""
@@ -70,7 +73,7 @@ class Formats(NamedTuple):
     @property
     def of_cases(self) -> tuple[str, ...]:
         """Those that decide which files a case has."""
-        return (self.mask, *self.further)
+        return (self.mask, *(name for name in self.further if not FURTHER_FORMATS[name].of_run))
 
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -43,6 +43,7 @@ from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
 from mobileutr_monai.inference.outputs.result import OutputOptions
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.quality import QualityCheck
+from mobileutr_monai.inference.report.coco import COCO, check_coco, clear_coco, write_coco
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
 from mobileutr_monai.inference.report.row import Row
@@ -243,7 +244,9 @@ class BatchRunner:
             summary = self._summarise(counts, time.perf_counter() - started, identity)
             write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
             if self.report_page:
-                self._write_pages(summary)
+                self._write_at_end("report page", lambda: write_pages(self.output_dir, summary, self.labels.values()))
+            if "coco" in self.formats.further:
+                self._write_at_end(COCO, lambda: write_coco(self.output_dir, self.segment_labels, identity["bundle"]))
         return RunResult(counts, self.output_dir / (PAGE if self.report_page else "report.csv"))
 
     @cached_property
@@ -317,14 +320,14 @@ class BatchRunner:
         found = find_cases(self.dataset_dir, unpacked)
         return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
 
-    def _write_pages(self, summary: Mapping[str, Any]) -> None:
-        """Makes the page of the report; what is wrong with it costs it alone."""
+    def _write_at_end(self, name: str, write: Callable[[], object]) -> None:
+        """Makes a file of all results; what is wrong with it costs it alone."""
         try:
-            write_pages(self.output_dir, summary, self.labels.values())
+            write()
         except Exception as error:
             if is_full_disk(error):
                 raise
-            logger.warning("no report page: %s; report.csv has all results", str(error) or type(error).__name__)
+            logger.warning("no %s: %s; report.csv has all results", name, str(error) or type(error).__name__)
 
     def _segment(
         self, found: FoundInputs, rejected: Mapping[str, CaseError | None], identity: dict[str, Any], progress: bool
@@ -338,6 +341,7 @@ class BatchRunner:
                 "output folder, or replace them with --overwrite"
             )
         clear_pages(self.output_dir)
+        clear_coco(self.output_dir)
         if not self.report_page:
             clear_thumbnails(self.output_dir)
         self.folder.discard_all()
@@ -490,6 +494,8 @@ class BatchRunner:
             refuse_mangled(**self._given_paths)
             check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
+            if "coco" in self.formats.further:
+                check_coco(self.output_dir)
         except ValueError as error:
             raise UsageError(str(error)) from None
 

@@ -59,7 +59,15 @@ def find_outputs(case: InputCase, options: OutputOptions, *, extras: bool) -> li
 
 def find_missing_formats(case: InputCase, options: OutputOptions) -> list[str]:
     """Returns the formats that are asked for and that a case cannot be written in."""
-    return [name for name in options.formats if not OUTPUTS[name].accepts(case, options)]
+    return [
+        name
+        for name in options.formats
+        if not (OUTPUTS[name].accepts(case, options) if name in OUTPUTS else _is_image(case))
+    ]
+
+
+def _is_image(case: InputCase) -> bool:
+    return case.kind in (CaseKind.IMAGE, CaseKind.STILL, CaseKind.NIFTI)
 
 
 def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
@@ -170,7 +178,7 @@ def _place(case: InputCase, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gets_geojson(case: InputCase, options: OutputOptions) -> bool:
-    return "geojson" in options.formats and case.kind in (CaseKind.IMAGE, CaseKind.STILL, CaseKind.NIFTI)
+    return "geojson" in options.formats and _is_image(case)
 
 
 def _write_geojson(result: CaseResult, path: Path) -> None:

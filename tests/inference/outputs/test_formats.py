@@ -166,6 +166,7 @@ def test_formats_are_a_list_in_which_the_mask_need_not_be_named(given: Any, pars
 def run(breast: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, str]]]:
     """A run with all formats of images, whose masks are not empty."""
     pytest.importorskip("nrrd")
+    pytest.importorskip("pycocotools")
     source, output = (tmp_path_factory.mktemp(name) for name in ("in", "out"))
     Image.linear_gradient("L").resize((80, 60)).save(source / "picture.png")
     write_still(source / "picture.png", "L", source / "still.dcm")
@@ -184,7 +185,7 @@ def test_a_run_writes_every_format_and_says_what_a_cine_does_not_get(run: tuple[
         assert ".geojson:" in rows[case]["files"]
         assert "_mask.seg.nrrd:" in rows[case]["files"]
         assert (output / f"{case.split('.')[0]}.geojson").is_file()
-    assert "no nrrd, geojson: the label maps of a cine are only in its NIfTI" in rows["cine.dcm"]["detail"]
+    assert "no nrrd, coco, geojson: the label maps of a cine are only in its NIfTI" in rows["cine.dcm"]["detail"]
     assert json.loads((output / "run.json").read_text())["options"]["output_format"] == "auto,nrrd,geojson"
 
 
