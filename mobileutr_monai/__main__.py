@@ -57,7 +57,7 @@ def _say_usage(message: str, command: str) -> str:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    from mobileutr_monai.core.choices import ENGINES, SUFFIXES
+    from mobileutr_monai.core.choices import ENGINES, SEG_TYPES, SUFFIXES
     from mobileutr_monai.verbs import labels, training
     from mobileutr_monai.verbs.options import (
         amount,
@@ -112,6 +112,22 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI; besides, with commas between them: "
         "nrrd (3D Slicer), coco (coco.json), geojson (QuPath)",
+    )
+    predict.add_argument(
+        "--seg-type",
+        choices=SEG_TYPES,
+        help="DICOM SEG with one frame per label and slice (binary, default) or one per slice (labelmap; few viewers "
+        "read it yet)",
+    )
+    predict.add_argument(
+        "--keep-empty-frames",
+        action="store_true",
+        help="also write frames of DICOM SEG without a pixel, for viewers that misplace segments otherwise",
+    )
+    predict.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write the probabilities of DICOM as NAME_probabilities.dcm, a fractional DICOM SEG",
     )
     predict.add_argument(
         "--structured-report",
@@ -277,6 +293,9 @@ def _predict(options: argparse.Namespace) -> int:
         "time_limit": options.time_limit,
         "memory_limit": options.memory_limit,
         "output_format": options.format,
+        "seg_type": options.seg_type,
+        "keep_empty_frames": True if options.keep_empty_frames else None,
+        "probabilities": True if options.probabilities else None,
         "structured_report": True if options.structured_report else None,
         "components": True if options.components else None,
         "crop_to_tissue": True if options.crop_to_tissue else None,

@@ -11,6 +11,7 @@ __all__ = [
     "ENGINES",
     "FURTHER_FORMATS",
     "MASK_FORMATS",
+    "SEG_TYPES",
     "SUFFIXES",
     "Formats",
     "FurtherFormat",
@@ -75,6 +76,9 @@ class Formats(NamedTuple):
         """Those that decide which files a case has."""
         return (self.mask, *(name for name in self.further if not FURTHER_FORMATS[name].of_run))
 
+
+SEG_TYPES = ("binary", "labelmap")
+"""``binary``: DICOM SEG has one frame per label and slice. ``labelmap``: one frame per slice, with segment numbers."""
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""

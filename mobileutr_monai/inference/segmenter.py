@@ -18,6 +18,7 @@ from mobileutr_monai.inference.ensemble import average_probabilities, flip_combi
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.networks import MobileUtr
 from mobileutr_monai.readers.dicom.reader import DicomReader
+from mobileutr_monai.transforms import ProbabilitiesToLabelMapd
 
 __all__ = ["Segmenter"]
 
@@ -109,7 +110,30 @@ class Segmenter:
         Shape:
             - output: (rows, columns) of an image, (x, y, z) in the file's order of a volume.
         """
-        label = np.asarray(self.postprocessing(result)["pred"])
+        return self._reorder(self.postprocessing(result))
+
+    def make_label_map_and_probabilities(self, result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what ``make_label_map`` does, and the probabilities of the labels that it is made of.
+
+        Shape:
+            - output: the label map; (labels, rows, columns) or (labels, x, y, z), uint8, where 255 is 1.
+
+        Raises:
+            ValueError: ``postprocessing`` has no ``ProbabilitiesToLabelMapd``.
+        """
+        steps = self.postprocessing.transforms
+        place = next((i for i, step in enumerate(steps) if isinstance(step, ProbabilitiesToLabelMapd)), None)
+        if place is None:
+            raise ValueError("the bundle's postprocessing has no ProbabilitiesToLabelMapd: no probabilities to write")
+        data = self.postprocessing(result, end=place)
+        values = convert_to_tensor(data["pred"], track_meta=False)
+        values = values if len(values) == 1 else values[1:]
+        probabilities = np.stack([(plane * 255).round().to(torch.uint8).cpu().numpy() for plane in values])
+        label = self._reorder(self.postprocessing(data, start=place))
+        return label, probabilities.swapaxes(1, 2) if self.spatial_dims == 2 else probabilities
+
+    def _reorder(self, data: Mapping[str, Any]) -> np.ndarray:
+        label = np.asarray(data["pred"])
         # MONAI reads images as (column, row); files and people have rows first. A volume still has its channel.
         return label.T if self.spatial_dims == 2 else label[0]
 

@@ -97,11 +97,19 @@ class CaseWorker:
         except Exception as error:  # noqa: BLE001 - as above
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
 
-    def write(self, case: InputCase, label: np.ndarray, judge: Judge, with_extras: bool = True) -> Written | CaseError:
+    def write(
+        self,
+        case: InputCase,
+        label: np.ndarray,
+        judge: Judge,
+        with_extras: bool = True,
+        probabilities: np.ndarray | None = None,
+    ) -> Written | CaseError:
         """Measures and stages the label map of anything but a cine, then its extras.
 
         Args:
             with_extras: whether to write those that are asked for.
+            probabilities: as in ``CaseResult``, if they are to be written.
 
         Shape:
             - label: (rows, columns) or (x, y, z).
@@ -116,7 +124,7 @@ class CaseWorker:
             components = measure_components(label, self.labels, *grid) if self.measures_components else None
             assessments = judge.assess(dict(zip(self.labels, measurements, strict=True)))
             writer = self._stage(case)
-            result = CaseResult(case, label, measurements, writer.options, assessments)
+            result = CaseResult(case, label, measurements, writer.options, assessments, probabilities)
             output, *_ = writer.write(result)
         except Exception as error:
             if is_full_disk(error):

@@ -152,11 +152,15 @@ class Pipeline:
         try:
             raw = self.segmenter.measure_confidence(result)
             judge = Judge(self.quality, raw, self.quality.measure_distance(result["image"]))
-            label = self.segmenter.make_label_map(result)
+            probabilities = None
+            if self.worker.writer.options.probabilities and case.dicom is not None:
+                label, probabilities = self.segmenter.make_label_map_and_probabilities(result)
+            else:
+                label = self.segmenter.make_label_map(result)
         except Exception as error:  # noqa: BLE001 - as for the network
             return case, [failed_row(case, to_case_error(Reason.NETWORK, error), seconds)]
         result.clear()  # logits and image of a volume are larger than what writing it takes
-        written = self._call("write", case, label, judge)
+        written = self._call("write", case, label, judge, True, probabilities)
         if isinstance(written, CaseError) and written.reason in EXTRA_FAULTS and self.worker.writer.has_extras:
             # It may be the fault of an extra, which must not cost the mask.
             fault, written = written, self._call("write", case, label, judge, False)

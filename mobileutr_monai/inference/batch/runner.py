@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
-from mobileutr_monai.core.choices import Formats, check_formats, parse_formats
+from mobileutr_monai.core.choices import SEG_TYPES, Formats, check_formats, parse_formats
 from mobileutr_monai.core.folders import check_folders, refuse_mangled
 from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
@@ -119,6 +119,9 @@ class BatchRunner:
         report_page: whether to make ``report.html``, with small pictures of the same parts of images as overlays.
         output_format: ``auto``, or ``plain`` for PNG and NIfTI instead of DICOM SEG; and what results are also written
             in, of ``FURTHER_FORMATS``: a list, or a text with commas.
+        seg_type: ``binary``: DICOM SEG with one frame per label and slice; ``labelmap``: one frame per slice.
+        keep_empty_frames: also write frames of DICOM SEG without a pixel.
+        probabilities: also write ``NAME_probabilities.dcm`` for DICOM stills and series, a fractional DICOM SEG.
         structured_report: also write ``NAME_sr.dcm`` for DICOM stills and series, their measurements.
         components: give every component of a label a row of its own in ``report.csv``, too.
         any_modality: also take DICOM of modalities that the bundle is not for.
@@ -150,6 +153,9 @@ class BatchRunner:
         whole_overlays: bool = False,
         report_page: bool = True,
         output_format: str | Sequence[str] = "auto",
+        seg_type: str = "binary",
+        keep_empty_frames: bool = False,
+        probabilities: bool = False,
         structured_report: bool = False,
         components: bool = False,
         any_modality: bool = False,
@@ -182,6 +188,7 @@ class BatchRunner:
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
         self.output_format, self.any_modality = output_format, any_modality
+        self.seg_type, self.keep_empty_frames, self.probabilities = seg_type, keep_empty_frames, probabilities
         self.components, self.structured_report = components, structured_report
 
     def main(self) -> None:
@@ -417,6 +424,9 @@ class BatchRunner:
             thumbnails=self.report_page,
             structured_report=self.structured_report,
             formats=self.formats.further,
+            seg_type=self.seg_type,
+            keep_empty_frames=self.keep_empty_frames,
+            probabilities=self.probabilities,
         )
         writer = CaseWriter(self.output_dir, options)
         return CaseWorker(self.segmenter.reader, writer, self.labels, measures_components=self.components)
@@ -489,6 +499,8 @@ class BatchRunner:
             raise UsageError(f"memory_limit must be 0 or more GiB, got {self.memory_limit}")
         if self.engine not in (AUTO, *ENGINES):
             raise UsageError(f"engine {self.engine!r} is unknown; choose one of {AUTO}, {', '.join(ENGINES)}")
+        if self.seg_type not in SEG_TYPES:
+            raise UsageError(f"seg_type must be one of {', '.join(SEG_TYPES)}, got {self.seg_type!r}")
         try:
             check_formats(self.formats, self.segmenter.spatial_dims)
             refuse_mangled(**self._given_paths)
@@ -531,6 +543,9 @@ class BatchRunner:
             "output_format": ",".join(self.formats.of_cases),
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
+            "seg_type": self.seg_type,
+            "keep_empty_frames": self.keep_empty_frames,
+            "probabilities": self.probabilities,
             "structured_report": self.structured_report,
             "components": self.components,
             "temporal_sigma": self.temporal_sigma,

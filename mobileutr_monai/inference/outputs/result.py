@@ -44,6 +44,9 @@ class OutputOptions(NamedTuple):
         thumbnails: whether to make the small pictures of the report page.
         structured_report: whether DICOM stills and series get a structured report of their measurements.
         formats: what results are also written in, keys of ``FURTHER_FORMATS``.
+        seg_type: of DICOM SEG: ``binary`` or ``labelmap``.
+        keep_empty_frames: whether DICOM SEG has frames without a pixel.
+        probabilities: whether DICOM stills and series get their probabilities as a fractional DICOM SEG.
     """
 
     labels: Sequence[SegmentLabel]
@@ -54,6 +57,9 @@ class OutputOptions(NamedTuple):
     thumbnails: bool = False
     structured_report: bool = False
     formats: tuple[str, ...] = ()
+    seg_type: str = "binary"
+    keep_empty_frames: bool = False
+    probabilities: bool = False
 
     def may_show(self, case: InputCase) -> bool:
         """Whether a case may be drawn: an ultrasound that does not say where its tissue is may show a name."""
@@ -91,6 +97,7 @@ class CaseResult:
     Attributes:
         label: (rows, columns) or (x, y, z); of a cine the file with its frames' label maps.
         assessments: one per label; none of a cine.
+        probabilities: (labels, rows, columns) or (labels, x, y, z), uint8, where 255 is 1; None unless asked for.
     """
 
     case: InputCase
@@ -98,6 +105,7 @@ class CaseResult:
     measurements: Sequence[Measurement]
     options: OutputOptions
     assessments: Sequence[Assessment] = ()
+    probabilities: np.ndarray | None = None
 
     @property
     def array(self) -> np.ndarray:

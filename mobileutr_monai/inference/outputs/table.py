@@ -16,7 +16,7 @@ from PIL import Image
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import read_mm
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
-from mobileutr_monai.inference.outputs.dicom.seg import write_segmentation
+from mobileutr_monai.inference.outputs.dicom.seg import BINARY, write_probabilities, write_segmentation
 from mobileutr_monai.inference.outputs.dicom.sr import write_report
 from mobileutr_monai.inference.outputs.geojson import write_geojson
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
@@ -76,7 +76,33 @@ def _becomes_seg(case: InputCase, options: OutputOptions) -> bool:
 
 def _write_seg(result: CaseResult, path: Path) -> None:
     assert result.case.dicom is not None
-    write_segmentation(result.case.dicom, result.array, result.options.labels, result.options.algorithm, path)
+    options = result.options
+    write_segmentation(
+        result.case.dicom,
+        result.array,
+        options.labels,
+        options.algorithm,
+        path,
+        seg_type=options.seg_type,
+        keep_empty_frames=options.keep_empty_frames,
+    )
+
+
+def _gets_probabilities(case: InputCase, options: OutputOptions) -> bool:
+    return options.probabilities and case.kind is not CaseKind.CINE and can_be_referred_to(case)
+
+
+def _write_probabilities(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None and result.probabilities is not None
+    options = result.options
+    write_probabilities(
+        result.case.dicom,
+        result.probabilities,
+        options.labels,
+        options.algorithm,
+        path,
+        keep_empty_frames=options.keep_empty_frames,
+    )
 
 
 def _gets_report(case: InputCase, options: OutputOptions) -> bool:
@@ -86,6 +112,8 @@ def _gets_report(case: InputCase, options: OutputOptions) -> bool:
 def _write_structured_report(result: CaseResult, path: Path) -> None:
     assert result.case.dicom is not None
     segmentation = path.with_name(path.name.removesuffix("_sr.dcm") + "_seg.dcm")
+    # dcmtk 3.6 and dciodvfy refuse reports that refer to the segments of a LABELMAP.
+    is_binary = _becomes_seg(result.case, result.options) and result.options.seg_type == BINARY
     write_report(
         result.case.dicom,
         result.options.labels,
@@ -93,7 +121,7 @@ def _write_structured_report(result: CaseResult, path: Path) -> None:
         result.assessments,
         result.options.algorithm,
         path,
-        segmentation=segmentation if _becomes_seg(result.case, result.options) else None,
+        segmentation=segmentation if is_binary else None,
     )
 
 
@@ -193,6 +221,7 @@ OUTPUTS: dict[str, Output] = {
     "structured_report": Output("_sr.dcm", _gets_report, _write_structured_report, "structured report"),
     "nrrd": Output("_mask.seg.nrrd", _gets_nrrd, _write_nrrd, "nrrd"),
     "geojson": Output(".geojson", _gets_geojson, _write_geojson, "geojson"),
+    "probabilities": Output("_probabilities.dcm", _gets_probabilities, _write_probabilities, "probabilities"),
     "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, PICTURE),
 }
 """Name, of further formats that of ``FURTHER_FORMATS`` -> row. The first row that accepts a case and is no extra writes

@@ -46,7 +46,8 @@ class CaseWriter:
     @property
     def has_extras(self) -> bool:
         """Whether anything is asked for besides the label map."""
-        return self._draws or self.options.structured_report or bool(self.options.formats)
+        options = self.options
+        return self._draws or options.structured_report or options.probabilities or bool(options.formats)
 
     @property
     def _draws(self) -> bool:

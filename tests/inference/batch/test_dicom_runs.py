@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from highdicom import sr
+from highdicom.seg import segread
 from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom import dcmread
@@ -19,6 +20,7 @@ from pydicom import dcmread
 from mobileutr_monai.inference.outputs import table
 from mobileutr_monai.inference.report.thumbnails import read_thumbnail, thumbnail_path
 from mobileutr_monai.readers.dicom.calibration import read_tissue
+from mobileutr_monai.readers.dicom.series import find_dicom_cases
 
 ROOT = Path(__file__).resolve().parents[3]
 DICOM = ROOT.parent / "shared" / "data" / "dicom"
@@ -26,6 +28,9 @@ IMAGES, VOLUMES = "breast_ultrasound_segmentation", "hippocampus_mri_segmentatio
 SMALL = {IMAGES: {"image_size": [32, 32]}, VOLUMES: {"roi_size": [16, 16, 16], "spacing": [8.0, 8.0, 8.0]}}
 
 pytestmark = pytest.mark.skipif(not DICOM.is_dir(), reason="the real DICOM files are not next to the project")
+
+HALF = 0.501 / 255
+"""Probabilities are written as 255 steps."""
 
 Rows = dict[str, dict[str, str]]
 
@@ -160,6 +165,37 @@ def test_segmentation_holds_the_mask_that_the_plain_format_has(run, tmp_path):
         assert segmentation.Modality == "SEG"
         assert np.array_equal(segmentation.pixel_array.reshape(-1, *mask.shape).max(axis=0), mask)
         assert row["pixels"] == plain[name]["pixels"] == str((mask == 1).sum())
+
+
+@pytest.mark.parametrize("name", [IMAGES, VOLUMES])
+def test_labelmaps_and_probabilities_agree_with_the_plain_mask(run, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    source = DICOM / "us" / "US1_J2KR.dcm" if name == IMAGES else DICOM / "mr_series_Study1_13_HCropVolume"
+    for path in [source] if source.is_file() else source.iterdir():
+        shutil.copyfile(path, tmp_path / "in" / path.name)
+    common = {"overlays": False, "report_page": False, "workers": 0, "min_peak": 0.0, "threshold": 0.01}
+    options = {"seg_type": "labelmap", "keep_empty_frames": True, "probabilities": True, "structured_report": True}
+    (row,) = run(name, tmp_path / "in", tmp_path / "seg", **common, **options).values()
+    assert (row["status"], row["detail"]) == ("ok", "")
+    (plain,) = run(name, tmp_path / "in", tmp_path / "plain", **common, output_format="plain").values()
+    path = tmp_path / "plain" / plain["output"]
+    mask = np.array(Image.open(path))[None] if name == IMAGES else np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+
+    (case,), _ = find_dicom_cases((tmp_path / "in").iterdir())
+    places = {"source_sop_instance_uids": case.sop_uids, "ignore_spatial_locations": True}
+    found = segread(tmp_path / "seg" / row["output"])
+    assert found.segmentation_type.value == "LABELMAP"
+    assert np.array_equal(found.get_pixels_by_source_instance(**places, combine_segments=True), mask) and mask.any()
+    path = tmp_path / "seg" / row["output"].replace("_seg.dcm", "_probabilities.dcm")
+    values = segread(path).get_pixels_by_source_instance(**places)
+    if name == IMAGES:
+        assert (values[mask == 1] >= 0.01 - HALF).all() and (values[mask == 0] <= 0.01 + HALF).all()
+    else:
+        for number in (1, 2):
+            own, highest = values[..., number - 1][mask == number], values.max(axis=-1)[mask == number]
+            assert (own >= highest - 2 * HALF).all()
+    content = sr.srread(tmp_path / "seg" / row["output"].replace("_seg.dcm", "_sr.dcm")).content
+    assert not content.get_planar_roi_measurement_groups() + content.get_volumetric_roi_measurement_groups()
 
 
 def test_areas_in_mm_only_where_the_ultrasound_is_calibrated(everything):

@@ -22,7 +22,7 @@ __all__ = ["read_segmentation"]
 
 
 def read_segmentation(case: DicomCase, path: Path, labels: Sequence[SegmentLabel]) -> np.ndarray:
-    """Returns the label map that a binary segmentation of the case holds.
+    """Returns the label map that a binary segmentation of the case holds, or one of the type LABELMAP.
 
     A segment is the label of its name, in any capitals; where no name is a label's, segment numbers count. Segments
     that are no label's are left out.
@@ -31,14 +31,14 @@ def read_segmentation(case: DicomCase, path: Path, labels: Sequence[SegmentLabel
         - output: (rows, columns) of a still, (columns, rows, slices) of a volume, uint8.
 
     Raises:
-        DicomError: it is no binary segmentation, or of another image.
+        DicomError: it is fractional, or of another image.
     """
     from highdicom.seg import SegmentationTypeValues, segread
 
     with as_dicom_errors(path, Reason.BAD_HEADER):
         dataset = segread(path)
-        if dataset.segmentation_type is not SegmentationTypeValues.BINARY:
-            raise DicomError(path, Reason.UNSUPPORTED_IMAGE, "not a binary segmentation")
+        if dataset.segmentation_type is SegmentationTypeValues.FRACTIONAL:
+            raise DicomError(path, Reason.UNSUPPORTED_IMAGE, "a fractional segmentation holds no label map")
         indices = _match(dataset, labels)
         if (dataset.Rows, dataset.Columns) != (case.rows, case.columns):
             raise DicomError(path, Reason.MIXED_SIZES, "segmentation of an image of another size")
@@ -91,7 +91,10 @@ def _read_segment_numbers(dataset: Segmentation, case: DicomCase, segments: Sequ
 def _match(dataset: Dataset, labels: Sequence[SegmentLabel]) -> dict[int, int]:
     """Segment number -> label index."""
     by_name = {label.name.lower(): label.index for label in labels}
-    segments = {int(item.SegmentNumber): str(item.SegmentLabel).lower() for item in dataset.SegmentSequence}
+    described = [
+        item for item in dataset.SegmentSequence if int(item.SegmentNumber) > 0
+    ]  # 0 is a LABELMAP's background
+    segments = {int(item.SegmentNumber): str(item.SegmentLabel).lower() for item in described}
     if any(name in by_name for name in segments.values()):
         return {number: by_name.get(name, 0) for number, name in segments.items()}
     known = [label.index for label in labels]
