@@ -111,7 +111,7 @@ def _build_parser() -> argparse.ArgumentParser:
         type=formats,
         metavar="NAME,...",
         help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI; besides, with commas between them: "
-        "nrrd (3D Slicer), coco (coco.json), geojson (QuPath)",
+        "nrrd (3D Slicer), coco (coco.json), geojson (QuPath), rtstruct (DICOM series)",
     )
     predict.add_argument(
         "--seg-type",

@@ -56,6 +56,7 @@ FURTHER_FORMATS = {
     "nrrd": FurtherFormat((2, 3), "nrrd", "nrrd"),
     "coco": FurtherFormat((2,), "pycocotools", "coco", of_run=True),
     "geojson": FurtherFormat((2,)),
+    "rtstruct": FurtherFormat((3,)),
 }
 """Name for ``--format`` -> what it needs."""
 

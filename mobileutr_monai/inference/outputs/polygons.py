@@ -7,12 +7,12 @@ demand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["Ring", "trace_outlines", "trace_polygons"]
+__all__ = ["Ring", "fill_rings", "trace_outlines", "trace_polygons"]
 
 Ring = list[tuple[int, int]]
 """Corners (x, y); the last one is joined to the first. Outer rings have a positive area in these axes, holes a negative
@@ -61,6 +61,20 @@ def trace_outlines(region: np.ndarray) -> list[Ring]:
             rings = [outer]
         outlines += [[(x + box[1].start, y + box[0].start) for x, y in ring] for ring in rings]
     return outlines
+
+
+def fill_rings(rings: Sequence[Ring], shape: tuple[int, ...]) -> np.ndarray:
+    """Returns which pixels have their centre within an odd number of rings.
+
+    Shape:
+        - output: (rows, columns), boolean.
+    """
+    inside = np.zeros(shape, bool)
+    for ring in rings:
+        for (x, y), (other_x, other_y) in zip(ring, [*ring[1:], ring[0]], strict=True):
+            if x == other_x:
+                inside[min(y, other_y) : max(y, other_y), x:] ^= True
+    return inside
 
 
 def _trace(component: np.ndarray) -> Iterator[Ring]:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import read_mm
+from mobileutr_monai.inference.outputs.dicom.rtstruct import write_structure_set
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
 from mobileutr_monai.inference.outputs.dicom.seg import BINARY, write_probabilities, write_segmentation
 from mobileutr_monai.inference.outputs.dicom.sr import write_report
@@ -213,6 +214,15 @@ def _write_geojson(result: CaseResult, path: Path) -> None:
     write_geojson(result.array, result.options.labels, path)
 
 
+def _gets_structure_set(case: InputCase, options: OutputOptions) -> bool:
+    return "rtstruct" in options.formats and case.kind is CaseKind.SERIES and can_be_referred_to(case)
+
+
+def _write_structure_set(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None
+    write_structure_set(result.case.dicom, result.array, result.options.labels, result.options.algorithm, path)
+
+
 OUTPUTS: dict[str, Output] = {
     "dicom_seg": Output("_seg.dcm", _becomes_seg, _write_seg),
     "nifti": Output("_mask.nii.gz", _becomes_nifti, _write_nifti),
@@ -221,6 +231,7 @@ OUTPUTS: dict[str, Output] = {
     "structured_report": Output("_sr.dcm", _gets_report, _write_structured_report, "structured report"),
     "nrrd": Output("_mask.seg.nrrd", _gets_nrrd, _write_nrrd, "nrrd"),
     "geojson": Output(".geojson", _gets_geojson, _write_geojson, "geojson"),
+    "rtstruct": Output("_rtstruct.dcm", _gets_structure_set, _write_structure_set, "rtstruct"),
     "probabilities": Output("_probabilities.dcm", _gets_probabilities, _write_probabilities, "probabilities"),
     "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, PICTURE),
 }
