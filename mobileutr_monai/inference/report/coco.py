@@ -154,8 +154,12 @@ def _read_plain(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _read_segments(path: Path, labels: Sequence[SegmentLabel]) -> np.ndarray:
-    """Returns the label map of an image's DICOM Segmentation."""
+    """Returns the label map of an image's DICOM Segmentation, binary or LABELMAP."""
     dataset = dcmread(path)
+    if dataset.SegmentationType == "LABELMAP":
+        indices = np.array([0, *(item.index for item in labels)], np.uint8)
+        label: np.ndarray = indices[dataset.pixel_array.reshape(dataset.Rows, dataset.Columns)]
+        return label
     shared = dataset.SharedFunctionalGroupsSequence[0]
     label = np.zeros((dataset.Rows, dataset.Columns), np.uint8)
     frames = dataset.pixel_array.reshape(-1, *label.shape)

@@ -50,8 +50,9 @@ def read_mask(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path)) if path.suffix == ".png" else np.asarray(nib.load(path).dataobj).squeeze().T
 
 
-def test_pycocotools_reads_the_pixels_of_every_mask(run: Run, tmp_path: Path) -> None:
-    assert run() == 0
+@pytest.mark.parametrize("seg_type", ["binary", "labelmap"])
+def test_pycocotools_reads_the_pixels_of_every_mask(run: Run, tmp_path: Path, seg_type: str) -> None:
+    assert run(seg_type=seg_type) == 0
     out = tmp_path / "out"
     read = coco.COCO(out / "coco.json")
     masks = {"picture.png": "picture_mask.png", "sub/still.dcm": "sub/still_seg.dcm"}
