@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from mobileutr_monai.core.reasons import Reason
 
-__all__ = ["Ignored", "Listing", "is_hidden", "list_files"]
+__all__ = ["Ignored", "Listing", "is_hidden", "list_files", "list_inputs"]
 
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
@@ -78,6 +80,31 @@ def list_files(root: Path) -> Listing:
                 ignore(path, Reason.NOT_A_FILE, "a pipe, socket or device", failed=False)
     listing.paths.sort()
     return listing
+
+
+def list_inputs(paths: Sequence[Path]) -> tuple[Path, Listing]:
+    """Lists files that are given, and those of folders that are given; each once.
+
+    Returns:
+        the folder that names are relative to, which is the deepest one that holds all of it, and the listing.
+
+    Raises:
+        ValueError: no path is given.
+    """
+    if not paths:
+        raise ValueError("no input is given; give a file or a folder at least")
+    if len(paths) == 1 and not paths[0].is_file():
+        return paths[0], list_files(paths[0])
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links are left as they are
+    root = Path(os.path.commonpath([path.parent if path.is_file() else path for path in whole]))
+    listing = Listing()
+    for path in whole:
+        found = Listing([path]) if path.is_file() else list_files(path)
+        listing.paths += found.paths
+        listing.ignored += found.ignored
+    listing.paths = sorted(set(listing.paths))
+    listing.ignored = list(dict.fromkeys(listing.ignored))
+    return root, listing
 
 
 def is_hidden(path: Path) -> bool:

@@ -121,16 +121,36 @@ class Segmenter:
         Raises:
             ValueError: ``postprocessing`` has no ``ProbabilitiesToLabelMapd``.
         """
-        steps = self.postprocessing.transforms
-        place = next((i for i, step in enumerate(steps) if isinstance(step, ProbabilitiesToLabelMapd)), None)
-        if place is None:
-            raise ValueError("the bundle's postprocessing has no ProbabilitiesToLabelMapd: no probabilities to write")
+        place = self._find_probabilities()
         data = self.postprocessing(result, end=place)
         values = convert_to_tensor(data["pred"], track_meta=False)
         values = values if len(values) == 1 else values[1:]
         probabilities = np.stack([(plane * 255).round().to(torch.uint8).cpu().numpy() for plane in values])
         label = self._reorder(self.postprocessing(data, start=place))
         return label, probabilities.swapaxes(1, 2) if self.spatial_dims == 2 else probabilities
+
+    def make_probabilities(self, result: Mapping[str, Any]) -> np.ndarray:
+        """Returns the probabilities that ``make_label_map`` makes the label map of, at the image's own size.
+
+        Shape:
+            - output: (1 + labels, rows, columns) of an image, (1 + labels, x, y, z) of a volume; float32, background
+              first.
+
+        Raises:
+            ValueError: the bundle's postprocessing has no ``ProbabilitiesToLabelMapd``.
+        """
+        data = self.postprocessing(result, end=self._find_probabilities())
+        pred = np.asarray(data["pred"], dtype=np.float32)
+        if self.spatial_dims == 2:
+            pred = pred.swapaxes(1, 2)
+        return np.concatenate((1 - pred, pred)) if len(pred) == 1 else pred
+
+    def _find_probabilities(self) -> int:
+        """Returns how many steps of ``postprocessing`` come before the label map."""
+        for place, step in enumerate(self.postprocessing.transforms):
+            if isinstance(step, ProbabilitiesToLabelMapd):
+                return place
+        raise ValueError("the bundle's postprocessing has no ProbabilitiesToLabelMapd, so it has no probabilities")
 
     def _reorder(self, data: Mapping[str, Any]) -> np.ndarray:
         label = np.asarray(data["pred"])

@@ -12,7 +12,7 @@ from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, VOLUME_
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
-from mobileutr_monai.core.walk import is_hidden, list_files
+from mobileutr_monai.core.walk import is_hidden, list_files, list_inputs
 from mobileutr_monai.readers.archives import is_archive, unpack_archive
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
@@ -102,7 +102,10 @@ class _Sorted(NamedTuple):
     archives: list[Path]
 
 
-def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
+def find_cases(
+    source: str | Path | Sequence[str | Path],
+    unpacked: Path | None = None,
+) -> FoundInputs:
     """Finds the cases of a folder and its subfolders, sorted by name; none if there is no such folder.
 
     Hidden files, and what is in hidden folders, are left out. A file that is not what its suffix says is taken for what
@@ -113,12 +116,12 @@ def find_cases(folder: str | Path, unpacked: Path | None = None) -> FoundInputs:
     series only with others of the same archive, so that an archive may lie next to the folder it was made of.
 
     Args:
-        folder: what to search.
+        source: folder to search, a file, or several of both. Names are relative to the folder, of several paths to
+            the deepest folder that holds all of them.
         unpacked: empty folder for what is in archives, which must stay while the cases are used; without it archives
             are not opened.
     """
-    root = Path(folder)
-    listing = list_files(root)
+    root, listing = list_inputs([Path(source)] if isinstance(source, (str, Path)) else [Path(path) for path in source])
     unused = [
         UnusedFile(_relative(path, root), reason, detail, failed) for path, reason, detail, failed in listing.ignored
     ]

@@ -31,7 +31,7 @@ from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.notes import find_notes
 
-__all__ = ["CaseWorker", "Written", "is_full_disk", "to_case_error"]
+__all__ = ["CaseLoader", "CaseWorker", "Written", "is_full_disk", "measure_case", "to_case_error"]
 
 NOTE_SEPARATOR = "; "
 
@@ -60,26 +60,14 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CaseWorker:
-    """Reads cases and writes their results. What is wrong with a case is returned, a full disk is raised.
+class CaseLoader:
+    """Reads cases. What is wrong with a case is returned.
 
     Errors are values here: when one case of a batch fails, the others go on, and a worker process sends one answer
     per case.
-
-    Attributes:
-        labels: index -> name.
-        measures_components: whether to measure every component of a label too.
     """
 
     reader: CaseReader
-    writer: CaseWriter
-    labels: Mapping[int, str]
-    measures_components: bool = False
-
-    @property
-    def folder(self) -> OutputFolder:
-        """The output folder, in which results are staged."""
-        return OutputFolder(self.writer.folder)
 
     def read(self, case: InputCase) -> dict[str, Any] | CaseError:
         """Returns the preprocessed image of a case."""
@@ -96,6 +84,25 @@ class CaseWorker:
                 yield _from_any_process(data)
         except Exception as error:  # noqa: BLE001 - as above
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
+
+
+@dataclass(frozen=True)
+class CaseWorker(CaseLoader):
+    """Reads cases and writes their results. What is wrong with a case is returned, a full disk is raised.
+
+    Attributes:
+        labels: index -> name.
+        measures_components: whether to measure every component of a label too.
+    """
+
+    writer: CaseWriter
+    labels: Mapping[int, str]
+    measures_components: bool = False
+
+    @property
+    def folder(self) -> OutputFolder:
+        """The output folder, in which results are staged."""
+        return OutputFolder(self.writer.folder)
 
     def write(
         self,
@@ -118,11 +125,8 @@ class CaseWorker:
             OSError: the disk is full.
         """
         try:
-            outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
-            grid = (read_mm(case, label.ndim), outside, read_affine(case, label.ndim))
-            measurements = measure_labels(label, self.labels, *grid)
-            components = measure_components(label, self.labels, *grid) if self.measures_components else None
-            assessments = judge.assess(dict(zip(self.labels, measurements, strict=True)))
+            measured = measure_case(case, label, self.labels, judge, with_components=self.measures_components)
+            measurements, assessments, components = measured
             writer = self._stage(case)
             result = CaseResult(case, label, measurements, writer.options, assessments, probabilities)
             output, *_ = writer.write(result)
@@ -182,6 +186,37 @@ class CaseWorker:
                     raise
                 notes.append(f"no {name}: {to_case_error(Reason.OUTPUT, error, result.case.paths[0]).detail}")
         return NOTE_SEPARATOR.join(filter(None, dict.fromkeys(notes)))
+
+
+class _MeasuredCase(NamedTuple):
+    measurements: list[Measurement]
+    assessments: list[Assessment]
+    components: list[list[Measurement]] | None
+
+
+def measure_case(
+    case: InputCase, label: np.ndarray, labels: Mapping[int, str], judge: Judge, *, with_components: bool = False
+) -> _MeasuredCase:
+    """Measures and assesses the label map of anything but a cine, on the grid that its file defines.
+
+    Args:
+        labels: index -> name.
+        with_components: also measure every component of each label.
+
+    Shape:
+        - label: (rows, columns) or (x, y, z).
+
+    Returns:
+        ``measurements`` and ``assessments``, one per label, and ``components``, a list per label, or None.
+
+    Raises:
+        ValueError: the file's geometry cannot be read.
+    """
+    outside = mask_outside_tissue(case.paths[0]) if case.kind is CaseKind.STILL else None
+    grid = (read_mm(case, label.ndim), outside, read_affine(case, label.ndim))
+    measurements = measure_labels(label, labels, *grid)
+    components = measure_components(label, labels, *grid) if with_components else None
+    return _MeasuredCase(measurements, judge.assess(dict(zip(labels, measurements, strict=True))), components)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import partial
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,29 +14,23 @@ from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import format_files, hash_files, stat_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
+from mobileutr_monai.inference.batch.cine import CineMeter
+from mobileutr_monai.inference.batch.stream import CaseStream, InferredCase, map_ahead
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
-from mobileutr_monai.inference.measure import Measurement, measure_frames
+from mobileutr_monai.inference.measure import Measurement
 from mobileutr_monai.inference.quality import Judge, QualityCheck
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 from mobileutr_monai.inference.segmenter import Segmenter
-from mobileutr_monai.inference.temporal import smooth_frames
 from mobileutr_monai.readers.cases import InputCase
-from mobileutr_monai.readers.dicom.calibration import mask_outside_tissue
 
 __all__ = ["Pipeline", "failed_row", "hash_input", "stat_input"]
 
 logger = logging.getLogger(__name__)
 
-CASES_AHEAD = 2
-"""How many images each worker may be ahead of the network, or behind it; of volumes it is one in all."""
-
 EXTRA_FAULTS = (Reason.CRASH, Reason.TIME, Reason.MEMORY)
 """Reasons that a case may have for its extras alone: pictures are drawn from the input, decoded again."""
 
-In = TypeVar("In")
-Out = TypeVar("Out")
 _COLUMNS = {field.name for field in fields(Row)}
-ReadCase = tuple[InputCase, dict[str, Any] | CaseError, float]
 
 
 class Pipeline:
@@ -69,7 +59,8 @@ class Pipeline:
         average: str = "",
     ) -> None:
         self.segmenter, self.worker, self.pool, self.quality = segmenter, worker, pool, quality
-        self.labels, self.batch_size, self.temporal_sigma = worker.labels, batch_size, temporal_sigma
+        self.labels = worker.labels
+        self.stream = CaseStream(segmenter, pool, batch_size, temporal_sigma)
         self.versions = versions
         self.note = f"mean of {average}; confidence is not calibrated for that" if average else ""
 
@@ -85,11 +76,9 @@ class Pipeline:
             OSError: the disk is full.
             WorkerError: no process can be started.
         """
-        ahead = self.batch_size + CASES_AHEAD * workers if self.segmenter.spatial_dims == 2 else 1
-        submit = self.pool.submit
+        ahead = self.stream.count_ahead(workers)
         singles = [case for case in cases if case.kind is not CaseKind.CINE]
-        read = _map_ahead(submit, self._read, singles, ahead)
-        ended = _map_ahead(submit, _call_now, self._infer(read), ahead)
+        ended = map_ahead(self.pool.submit, self._finish, self.stream.infer(singles, ahead), ahead)
         cines = (self._segment_cine(case) for case in cases if case.kind is CaseKind.CINE)
         for results in (ended, cines):
             for case, rows in results:
@@ -111,41 +100,8 @@ class Pipeline:
         except CaseError as error:
             return error
 
-    def _read(self, case: InputCase) -> ReadCase:
-        started = time.perf_counter()
-        data = self._call("read", case)
-        return case, data, time.perf_counter() - started
-
-    def _infer(self, items: Iterable[ReadCase]) -> Iterator[Callable[[], tuple[InputCase, list[Row]]]]:
-        """Yields what is left to be done for each case behind the network."""
-        for chunk in _chunks(items, self.batch_size):
-            groups: dict[tuple[int, ...], tuple[list[tuple[InputCase, float]], list[dict[str, Any]]]] = {}
-            while chunk:  # taken out, so that nobody holds an image longer than the network needs it
-                case, data, seconds = chunk.pop(0)
-                if isinstance(data, CaseError):
-                    yield partial(self._finish, case, data, seconds)
-                else:
-                    cases, images = groups.setdefault(tuple(data["image"].shape), ([], []))
-                    cases.append((case, seconds))
-                    images.append(data)
-            del data
-            for cases, images in groups.values():
-                started = time.perf_counter()
-                results = self._infer_batch(images)
-                images.clear()
-                share = (time.perf_counter() - started) / len(cases)
-                for (case, seconds), result in zip(cases, results, strict=True):
-                    yield partial(self._finish, case, result, seconds + share)
-
-    def _infer_batch(self, data: list[dict[str, Any]]) -> Sequence[dict[str, Any] | CaseError]:
-        try:
-            return self.segmenter.infer(data)
-        except Exception as error:  # noqa: BLE001 - out of memory, for one, costs this batch only
-            return [to_case_error(Reason.NETWORK, error)] * len(data)
-
-    def _finish(
-        self, case: InputCase, result: dict[str, Any] | CaseError, seconds: float
-    ) -> tuple[InputCase, list[Row]]:
+    def _finish(self, inferred: InferredCase) -> tuple[InputCase, list[Row]]:
+        case, result, seconds = inferred
         if isinstance(result, CaseError):
             return case, [failed_row(case, result, seconds)]
         started = time.perf_counter()
@@ -173,30 +129,11 @@ class Pipeline:
 
     def _segment_cine(self, case: InputCase) -> tuple[InputCase, list[Row]]:
         started = time.perf_counter()
-        pixels: dict[int, list[int]] = {index: [] for index in self.labels}
-        beyond: dict[int, int] | None = None
-        confidence: dict[int, list[float]] = {}
-        distances: list[float] = []
-        shape: tuple[int, ...] = ()
+        meter = CineMeter(self.segmenter, self.quality, self.labels, case)
 
         def labels() -> Iterator[np.ndarray]:
-            nonlocal beyond, shape
             try:
-                outside = mask_outside_tissue(case.paths[0])
-                beyond = None if outside is None else dict.fromkeys(self.labels, 0)
-                for result in smooth_frames(self._infer_frames(case), self.temporal_sigma):
-                    label = self.segmenter.make_label_map(result)
-                    shape = (*label.shape, len(next(iter(pixels.values()))) + 1)
-                    for index, counts in pixels.items():
-                        region = label == index
-                        counts.append(int(region.sum()))
-                        if beyond is not None:
-                            beyond[index] += int((region & outside).sum())
-                    for index, value in self.segmenter.measure_confidence(result).items():
-                        confidence.setdefault(index, []).append(value)
-                    if (distance := self.quality.measure_distance(result["image"])) is not None:
-                        distances.append(distance)
-                    yield label
+                yield from meter.watch(self.stream.infer_frames(case))
             except (CaseError, WorkerError):
                 raise
             except Exception as error:  # noqa: BLE001 - as for images
@@ -211,25 +148,15 @@ class Pipeline:
                 raise
             failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
             return case, [failed_row(case, failure, time.perf_counter() - started)]
-        counted = {self.labels[index]: counts for index, counts in pixels.items()}
-        outside = None if beyond is None else {self.labels[index]: count for index, count in beyond.items()}
-        measurements = measure_frames(counted, shape[0] * shape[1], outside)
+        measurements = meter.measure()
         drawn = self._call("finish_cine", case, masks, measurements)
         detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
-        means = {index: float(np.mean(values)) for index, values in confidence.items()}
-        median = float(np.median(distances)) if distances else None
-        judge = Judge(self.quality, means, median)
-        assessments = judge.assess(dict(zip(self.labels, measurements, strict=True)), pixels)
+        assessments = meter.assess(measurements)
         name = masks.path.relative_to(self.worker.folder.find_staged(case.output)).as_posix()
         files = self.worker.folder.list_staged(case.output)
         detail = self.worker.describe(case, detail)
-        written = Written(name, files, shape, measurements, detail, assessments=assessments)
+        written = Written(name, files, meter.shape, measurements, detail, assessments=assessments)
         return case, self._rows(case, written, time.perf_counter() - started)
-
-    def _infer_frames(self, case: InputCase) -> Iterator[dict[str, Any]]:
-        with closing(self.pool.stream("read_frames", case)) as frames:
-            for batch in _chunks(_raising(frames), self.batch_size):
-                yield from self.segmenter.infer(batch)
 
     def _rows(
         self,
@@ -289,36 +216,3 @@ def _fill_in(row: Row, measurement: Measurement) -> Row:
         if name in _COLUMNS:
             setattr(row, name, value)
     return row
-
-
-def _raising(items: Iterable[dict[str, Any] | CaseError]) -> Iterator[dict[str, Any]]:
-    for item in items:
-        if isinstance(item, CaseError):
-            raise item
-        yield item
-
-
-def _call_now(function: Callable[[], Out]) -> Out:
-    return function()
-
-
-def _map_ahead(
-    submit: Callable[[Callable[[In], Out], In], Future[Out]],
-    function: Callable[[In], Out],
-    items: Iterable[In],
-    ahead: int,
-) -> Iterator[Out]:
-    """Maps in workers, in order, with at most ``ahead`` results waiting."""
-    waiting: list[Future[Out]] = []
-    for item in items:
-        waiting.append(submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.pop(0).result()
-    while waiting:
-        yield waiting.pop(0).result()
-
-
-def _chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -232,7 +232,8 @@ class BatchRunner:
             WorkerError: no worker process can be started.
             OSError: the disk is full, or the output folder cannot be written to.
         """
-        self._check_options()
+        self.check_options()
+        self._check_folders()
         if self.dry_run:
             with TemporaryDirectory() as unpacked:
                 found = self._find_cases(Path(unpacked))
@@ -323,6 +324,14 @@ class BatchRunner:
         except ValueError as error:
             raise UsageError(str(error)) from error
 
+    def choose_quality(self, weights_sha256: str) -> QualityCheck:
+        """Returns the quality check that holds for these weights and averages; the log says what does not."""
+        average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
+        if not average:
+            return self.quality.for_weights(weights_sha256)
+        logger.warning("confidence stays empty: it is not calibrated for means of %s", average)
+        return self.quality.without_calibration()
+
     def _find_cases(self, unpacked: Path) -> FoundInputs:
         found = find_cases(self.dataset_dir, unpacked)
         return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
@@ -378,11 +387,7 @@ class BatchRunner:
                 tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=disable) as bar,
             ):
                 average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
-                if average:
-                    quality = self.quality.without_calibration()
-                    logger.warning("confidence stays empty: it is not calibrated for means of %s", average)
-                else:
-                    quality = self.quality.for_weights(identity["weights_sha256"])
+                quality = self.choose_quality(identity["weights_sha256"])
                 versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
                 pipeline = Pipeline(
                     self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions, average
@@ -486,7 +491,12 @@ class BatchRunner:
         why = f"; {reasons[0]}" if reasons else ""
         raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({others}{why})")
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
+        """Checks what does not depend on folders.
+
+        Raises:
+            UsageError: an option has a value that cannot be used.
+        """
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.workers < 0:
@@ -503,6 +513,11 @@ class BatchRunner:
             raise UsageError(f"seg_type must be one of {', '.join(SEG_TYPES)}, got {self.seg_type!r}")
         try:
             check_formats(self.formats, self.segmenter.spatial_dims)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _check_folders(self) -> None:
+        try:
             refuse_mangled(**self._given_paths)
             check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
@@ -512,9 +527,9 @@ class BatchRunner:
             raise UsageError(str(error)) from None
 
     def _reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
-        return {case.name: self._reject(case) for case in found.cases}
+        return {case.name: self.why_rejected(case) for case in found.cases}
 
-    def _reject(self, case: InputCase) -> CaseError | None:
+    def why_rejected(self, case: InputCase) -> CaseError | None:
         """Returns why a case is not for this bundle, None if it is."""
         dims = self.segmenter.spatial_dims
         if case.spatial_dims != dims:

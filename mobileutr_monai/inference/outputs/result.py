@@ -95,7 +95,7 @@ class CaseResult:
     """A case with its label map and measurements, as every writer gets it.
 
     Attributes:
-        label: (rows, columns) or (x, y, z); of a cine the file with its frames' label maps.
+        label: (rows, columns) or (x, y, z); of a cine (rows, columns, frames), or the file with them.
         assessments: one per label; none of a cine.
         probabilities: (labels, rows, columns) or (labels, x, y, z), uint8, where 255 is 1; None unless asked for.
     """
@@ -168,6 +168,9 @@ def _view(case: InputCase, label: np.ndarray) -> list[View]:
             return [View(to_mode(image, "RGB").copy(), label)]  # which stays when the file is closed
     if case.kind is CaseKind.STILL:
         return list(view_frames(case, [label]))
+    if case.kind is CaseKind.CINE:
+        largest = int(np.count_nonzero(label, axis=(0, 1)).argmax())
+        return list(view_frames(case, [label[..., largest]], largest))
     if case.dicom is not None and case.dicom.affine is not None:
         return view_volume(read_volume(case.dicom), label, case.dicom.affine)
     source = load_nifti(case.paths[0])

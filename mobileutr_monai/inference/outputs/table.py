@@ -29,7 +29,7 @@ from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.nifti_file import named, read_nifti_header
 from mobileutr_monai.readers.nifti_geometry import read_geometry, to_nifti_header
 
-__all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "find_missing_formats", "find_outputs"]
+__all__ = ["OUTPUTS", "OVERLAY_ENDINGS", "Output", "draw_overlay", "find_missing_formats", "find_outputs"]
 
 
 PICTURE = "picture"
@@ -162,7 +162,15 @@ def _gets_overlay(case: InputCase, options: OutputOptions) -> bool:
 
 
 def _write_overlay(result: CaseResult, path: Path) -> None:
-    save_picture(_black_out(draw_views(result.views), result.tissue), path)
+    save_picture(draw_overlay(result), path)
+
+
+def draw_overlay(result: CaseResult) -> Image.Image:
+    """Returns the contours on the image, on planes of a volume, or on the frame of a cine with the largest label.
+
+    It is black outside of what may be shown, see ``CaseResult.tissue``.
+    """
+    return _black_out(draw_views(result.views), result.tissue)
 
 
 def _gets_capture(case: InputCase, options: OutputOptions) -> bool:
