@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage)."""
     import warnings
 
+    from mobileutr_monai.bundle.find import find_bundle
     from mobileutr_monai.core.program import name_user
 
     parser = _build_parser()
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow warns of what is then said in the verb's own words
+            for name in {"bundle", "parent"} & vars(options).keys():
+                setattr(options, name, find_bundle(getattr(options, name)))
             return int(options.verb(options))
     except (
         FileExistsError,
@@ -57,6 +60,7 @@ def _say_usage(message: str, command: str) -> str:
 
 
 def _build_parser() -> argparse.ArgumentParser:
+    import mobileutr_monai
     from mobileutr_monai.core.choices import ENGINES, SEG_TYPES, SUFFIXES
     from mobileutr_monai.verbs import labels, training
     from mobileutr_monai.verbs.options import (
@@ -72,6 +76,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
 
     parser = _Parser(prog=PROGRAM, description=f"Segment medical images with MobileUtr. {RESEARCH_ONLY}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {mobileutr_monai.__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB", dest="name_of_verb")
 
     predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
@@ -79,7 +84,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "bundle",
         type=Path,
         metavar="BUNDLE",
-        help="folder of a bundle, with configs/ and models/; or FILE.onnx of export --end-to-end, which needs no torch",
+        help="name or folder of a bundle, with configs/ and models/; or FILE.onnx of export --end-to-end, which needs "
+        "no torch",
     )
     predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI or DICOM; subfolders are searched")
     predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
@@ -163,7 +169,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(verb=_predict)
 
     export = verbs.add_parser("export", help="convert a bundle's network for another runtime and compare the result")
-    export.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle, with configs/ and models/")
+    export.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="name or folder of a bundle, with configs/ and models/"
+    )
     export.add_argument("--format", choices=SUFFIXES, default="onnx")
     export.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help="file to write, ending in .onnx, .xml, .ts or .pte"

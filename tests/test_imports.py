@@ -21,7 +21,7 @@ GROUND = {"networks", "transforms", "handlers", "readers", "datasets"}
 """They meet in the bundles' configs only."""
 MIDDLE = {"inference", "export", "bundle"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
+    "__init__": {"api"},
     "core": set(),
     **{part: {"core"} for part in GROUND},
     # A mask is a file like an image: its pixels are read by the same functions.
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The engines run the ONNX files that an export writes, and write them into their cache.
     "inference": {"core", "export", *GROUND},
     "monai_label": {"core", *GROUND, *MIDDLE},
+    "api": {"core", *GROUND, *MIDDLE},
     "verbs": {"core", *GROUND, *MIDDLE},
     "__main__": {"core", "verbs", *GROUND, *MIDDLE},
 }

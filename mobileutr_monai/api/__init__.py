@@ -1,0 +1,1 @@
+"""Segmenting from Python: a bundle as a function of an image."""
