@@ -19,6 +19,7 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--overlay-all"), "unrecognized arguments"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--batch-size", "0"), "at least 1"),
         (("predict", "nowhere", "FOLDER", "--output", "out"), "is not a bundle"),
+        (("predict", "nowhere.onnx", "FOLDER", "--output", "out"), "nowhere.onnx"),
         (("predict", "BUNDLE", "nowhere", "--output", "out"), "is not a folder"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--weights", "none.pt"), "no weights at none.pt"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--engine", "tensorflow"), "choose from "),

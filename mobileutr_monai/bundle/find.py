@@ -21,7 +21,7 @@ _CONFIG = Path("configs") / "inference.json"
 
 
 def find_bundle(bundle: str | Path) -> Path:
-    """Returns the folder of a bundle: the folder itself if it is there, otherwise that of the name.
+    """Returns the folder of a bundle: a path as it is, otherwise the folder of the name.
 
     Bundles of a checkout come before installed ones.
 
@@ -29,13 +29,13 @@ def find_bundle(bundle: str | Path) -> Path:
         FileNotFoundError: there is neither; the message says which names there are.
     """
     path = Path(bundle)
-    if path.exists() or len(path.parts) != 1:
+    if path.exists() or len(path.parts) != 1 or path.suffix == ".onnx":
         return path
     known = list_bundles()
     if path.name in known:
         return known[path.name]
     names = f"known names: {', '.join(known)}" if known else f"pip install {BUNDLES_PACKAGE} installs the trained ones"
-    raise FileNotFoundError(f"{str(bundle)!r} is neither a bundle's folder nor its name; {names}")
+    raise FileNotFoundError(f"{str(bundle)!r} is not a bundle's folder or name; {names}")
 
 
 def list_bundles() -> dict[str, Path]:

@@ -123,7 +123,10 @@ def test_volumes_of_public_reports(run: Run, tmp_path: Path) -> None:
             for field in ("qform_code", "sform_code", "xyzt_units", "quatern_d", "qoffset_x", "srow_x", "srow_y"):
                 assert np.array_equal(mask.header[field], source[field]), (name, field)
             assert np.array_equal(mask.header["pixdim"][:4], source["pixdim"][:4])
-    assert float(rows["sheared.nii.gz"]["volume_ml"]) == pytest.approx(1.732, abs=0.001)
+    sheared = nib.load(tmp_path / "out" / rows["sheared.nii.gz"]["output"])
+    voxels = np.count_nonzero(np.asarray(sheared.dataobj) == 1)
+    volume = voxels * abs(np.linalg.det(sheared.affine[:3, :3])) / 1000
+    assert float(rows["sheared.nii.gz"]["volume_ml"]) == pytest.approx(volume, abs=0.001) != 0
     assert rows["no_forms.nii.gz"]["volume_ml"] == ""
     (shared_uid,) = (row for name, row in rows.items() if name.startswith("same_uid"))
     assert (shared_uid["status"], shared_uid["reason"]) == ("failed", "files that share a SOP instance UID")
