@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monai.networks.nets import AttentionUnet, FlexibleUNet, SegResNet, UNet
+from teacher import make_teacher
 from torch import nn
 
 from mobileutr_monai.networks import MobileUtr
@@ -24,7 +25,8 @@ class Run:
 
     ``sampling``: set -> its share of the images of a batch. ``turns``: steps in each round. ``start``: weights, a file
     or the name of a run of an earlier stage. ``keep``: whether its weights are written.
-    ``milestones``: whether it is scored on the way.
+    ``milestones``: whether it is scored on the way. ``teacher``: a run of an earlier stage, or a file of weights for
+    ``make_teacher``, whose probabilities are learnt as well as the masks.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Run:
     start: str = ""
     keep: bool = True
     milestones: bool = True
+    teacher: str = ""
     seed: int = 0
 
 
@@ -106,6 +109,18 @@ def _peers(size: int) -> list[Run]:
     return runs
 
 
+def _teach(run: Run, **changes: Any) -> Run:
+    """Returns the run of the teacher for a network's data."""
+    own: dict[str, Any] = {"name": f"teacher_{run.name}", "make": make_teacher, "rate": 7e-4, "start": "", "seed": 3}
+    return replace(run, **(own | changes))
+
+
+def _learn(run: Run, **changes: Any) -> Run:
+    """Returns a network's run with its teacher's help."""
+    own: dict[str, Any] = {"name": f"{run.name}_taught", "teacher": f"teacher_{run.name}", "rate": 2e-3}
+    return replace(run, **(own | changes))
+
+
 # fmt: off
 PLANS: dict[str, list[Stage]] = {
     "window": [Stage([_FIRST, _COLON, _SKIN], 0.22), Stage([*_BREASTS, _COLON, _SKIN], 1.0)],
@@ -117,5 +132,18 @@ PLANS: dict[str, list[Stage]] = {
                                      sampling={"busi": 0.42, "busbra": 0.4, "busi_normal": 0.18})])],
     "polish_colon": [Stage([replace(_COLON, name="colon_polished", augmentation="colon_mild", rate=4e-4, batch_size=8,
                                     start="weights/colon.pt", seed=11)])],
+    # Teachers with an encoder from ImageNet, each for the lists of one network, which then learns from it, too.
+    "taught": [
+        Stage([_teach(_breast(k)) for k in (1, 2, 3)] + [_teach(_COLON), _teach(_SKIN)], 0.35),
+        Stage([_learn(_breast(k, seed=k, start=f"weights/breast{k}.pt")) for k in (1, 2, 3)]
+              + [_learn(replace(_COLON, start="weights/colon.pt")), _learn(_SKIN)]),
+    ],
+    # The same on a CPU core, one after the other.
+    "teacher_breast": [Stage([_teach(_breast(1), batch_size=8)])],
+    "teacher_colon": [Stage([_teach(_COLON, batch_size=8)])],
+    "taught_breast": [Stage([_learn(_breast(1, start="weights/breast1.pt"), teacher="weights/teacher_breast1.pt",
+                                    rate=1e-3, batch_size=8)])],
+    "taught_colon": [Stage([_learn(replace(_COLON, start="weights/colon.pt"), teacher="weights/teacher_colon.pt",
+                                   rate=1e-3, batch_size=8)])],
     "peers": [Stage(_peers(128))],
 }

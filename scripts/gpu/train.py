@@ -30,10 +30,13 @@ from augment import AUGMENTATIONS, augment, letterbox, standardize
 from banded import use_banded
 from PIL import Image
 from plans import PLANS, Run
+from teacher import make_teacher
 from torch import nn
 from torch.nn import functional as F
 
 AVERAGE_MOMENTUM = 0.005
+OF_TEACHER = 0.7
+"""Share of the teacher's probabilities in what the cross entropy compares a network with; the mask has the rest."""
 WARM_UP = 0.08
 """Share of a run in which the learning rate rises."""
 SCORED_AT = (0.5, 0.75, 0.9)
@@ -80,6 +83,10 @@ class Trainer:
         self.run, self.pack, self.device = run, pack, device
         torch.manual_seed(run.seed)
         network = run.make()
+        self.teacher: nn.Module | None = None
+        if run.teacher:
+            teacher = make_teacher(pretrained=False).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.teacher = teacher.eval().requires_grad_(False)
         self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if banded:
             use_banded(self.network)
@@ -137,9 +144,13 @@ class Trainer:
         image, mask = augment(*self.pack.pick(self.indices), AUGMENTATIONS[self.run.augmentation])
         image = standardize(image).contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
+        soft = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(image)
-        loss = compute_loss(logits.float(), mask)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    soft = torch.lerp(mask, self.teacher(image).float().sigmoid(), OF_TEACHER)
+        loss = compute_loss(logits.float(), mask, soft)
         loss.backward()
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.network.parameters() if p.grad is not None], foreach=True
@@ -204,11 +215,17 @@ class Trainer:
         self.waiting.clear()
 
 
-def compute_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Half of the cross entropy and one minus Dice over the batch, as the bundles' ``DiceCELoss``."""
+def compute_loss(logits: torch.Tensor, mask: torch.Tensor, soft: torch.Tensor | None = None) -> torch.Tensor:
+    """Half of the cross entropy and one minus Dice over the batch, as the bundles' ``DiceCELoss``.
+
+    Args:
+        soft: what the cross entropy is to; the mask by default. With a teacher's probabilities it counts in full.
+    """
     probability = logits.sigmoid()
     dice = (2 * (probability * mask).sum() + 1e-5) / (probability.sum() + mask.sum() + 1e-5)
-    return 0.5 * F.binary_cross_entropy_with_logits(logits, mask) + 1 - dice
+    if soft is None:
+        return 0.5 * F.binary_cross_entropy_with_logits(logits, mask) + 1 - dice
+    return F.binary_cross_entropy_with_logits(logits, soft) + 1 - dice
 
 
 @torch.no_grad()
@@ -355,6 +372,10 @@ def run_plan(arguments: argparse.Namespace) -> None:
             if trainer.steps == 0 and (start := trainer.run.start):
                 other = trainers.get(start)
                 trainer.load(other.average.state_dict() if other else torch.load(start, weights_only=True))
+            if trainer.teacher is not None:
+                other = trainers.get(trainer.run.teacher)
+                state = other.average.state_dict() if other else torch.load(trainer.run.teacher, weights_only=True)
+                trainer.teacher.load_state_dict(state)
         train([trainers[run.name] for run in stage.runs], stage_end, log, save, arguments.steps or 10**9)
     if device.type == "cuda":
         log(None, 1.0, peak_gib=round(torch.cuda.max_memory_allocated() / 2**30, 1), card=torch.cuda.get_device_name())
