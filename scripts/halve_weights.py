@@ -26,12 +26,12 @@ def main() -> None:
 
 
 def halve(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Returns the tensor in 16 bits; integers stay.
+    """Returns the tensor in 16 bits; integers, and the variances of batch normalization, which are few and large, stay.
 
     Raises:
         SystemExit: a value is beyond what 16 bits can hold.
     """
-    if not value.is_floating_point():
+    if not value.is_floating_point() or name.endswith("running_var"):
         return value
     half = value.half()
     if not half.isfinite().all():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mobileutr_monai.core.reasons import Reason
 
-__all__ = ["Ignored", "Listing", "is_hidden", "list_files", "list_inputs"]
+__all__ = ["Ignored", "Listing", "is_file", "is_hidden", "list_files", "list_inputs"]
 
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
@@ -105,6 +105,11 @@ def list_inputs(paths: Sequence[Path]) -> tuple[Path, Listing]:
     listing.paths = sorted(set(listing.paths))
     listing.ignored = list(dict.fromkeys(listing.ignored))
     return root, listing
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path that somebody wrote down names a file; for a name that is too long pathlib raises an error."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_hidden(path: Path) -> bool:

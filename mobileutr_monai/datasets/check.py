@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mobileutr_monai.core.walk import is_file
 from mobileutr_monai.datasets.datalist import find_json, find_lists, read_lines, read_mask_coding, read_sections
 from mobileutr_monai.datasets.duplicates import make_thumbnail, pair_thumbnails
 from mobileutr_monai.datasets.layout import Layout, find_layout, layout_of_table
@@ -113,7 +114,7 @@ def check_folder(
         _place_in_sections(cases, root, path, fold, report, add)
     elif table is not None:
         for case in cases.values():
-            if not case.image.is_file():
+            if not is_file(case.image):
                 add("missing_file", [case.image], f"in {table.name}")
     class_of = read_classes(layout, classes)
     report.cases, report.masks = len(cases), sum(len(case.masks) for case in cases.values())
@@ -218,7 +219,7 @@ def _read_json_entries(root: Path, path: Path, add: ProblemAdder) -> Iterator[tu
         for item in items:
             label = item.get("label", [])
             for file in (item["image"], *(label if isinstance(label, list) else [label])):
-                if not (root / file).is_file():
+                if not is_file(root / file):
                     add("missing_file", [root / file], f"in {section} of {path.name}")
             if any(role in section for role in ("train", "val", "test")):
                 yield (

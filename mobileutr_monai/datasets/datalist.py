@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.core.walk import is_file
 from mobileutr_monai.datasets.layout import Layout, find_layout
 from mobileutr_monai.datasets.masks import MaskCoding, parse_coding
 from mobileutr_monai.datasets.tables import compose, is_table, normalize, read_cases, read_lines
@@ -258,7 +259,7 @@ def _resolve(item: Item, root: Path, source: Path) -> Item:
             value = item[key]
             paths = [root / v for v in (value if isinstance(value, list) else [value])]
             for path in paths:
-                if not path.is_file():
+                if not is_file(path):
                     raise FileNotFoundError(f"{path}, named as {key} in {source}, does not exist{_find_twin(path)}")
             resolved[key] = [str(p) for p in paths] if isinstance(value, list) else str(paths[0])
     return resolved

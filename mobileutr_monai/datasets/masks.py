@@ -428,7 +428,8 @@ def _flat_values(values: np.ndarray) -> np.ndarray:
 
 def _channels(values: np.ndarray) -> np.ndarray:
     """Returns red, green and blue of values; deep grey counts as it is."""
-    packed = np.where(values < 0, -values, 0).astype(np.int64)
+    values = values.astype(np.float64)  # those of a NIfTI can exceed every integer
+    packed = np.clip(-values, 0, 0xFFFFFF).astype(np.int64)
     colour = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
     return np.where((values < 0)[:, None], colour, values[:, None])
 

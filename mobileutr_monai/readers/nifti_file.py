@@ -39,6 +39,7 @@ _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 7
 _RGB = 128
 _COLOURS = 3
 _GZIP = b"\x1f\x8b"
+_PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _BYTES = {348: nib.nifti1.Nifti1Header, 540: nib.nifti2.Nifti2Header}
 _MAGIC = {348: (344, (b"n+1\0", b"ni1\0")), 540: (4, (b"n+2\0", b"ni2\0"))}
 # NIfTI-2 files with such intents are CIFTI: graphs and surfaces.
@@ -221,7 +222,7 @@ def _parse_header(path: Path, start: bytes) -> tuple[Header, bool]:
         raise ValueError(f"{path}: its header cannot be read: {_first_line(error)}") from None
     if size == 540 and int(header["intent_code"]) in _CIFTI_INTENTS:
         raise ValueError(f"{path}: it is CIFTI, no image")
-    if not in_one_file and path.name.lower().endswith((".nii", ".nii.gz")):
+    if not in_one_file and not path.name.lower().endswith(_PAIR_SUFFIXES):
         raise ValueError(f"{path}: its header says that its values are in another file")
     if kind not in (*_TYPES, _RGB):
         raise ValueError(f"{path}: datatype {kind}; integers and floats of up to 8 bytes and RGB are supported")

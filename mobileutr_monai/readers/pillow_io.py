@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -22,6 +23,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 
 GREY_SPREAD = 32
 """Difference of the colour channels, in grey levels, up to which a lossy mask is grey: compression tints it."""
+
+# Pillow logs what it raises as well; without a handler Python would print it as a line of its own.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"

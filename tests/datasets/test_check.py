@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +83,21 @@ def with_alpha(low: int) -> Image.Image:
 def save_frames(root: Path) -> None:
     draw_image(9).save(root / "images/new.tif", save_all=True, append_images=[draw_image(10)])
     draw_mask().save(root / "masks/0/new.png")
+
+
+def put_pages(path: Path) -> None:
+    path.write_bytes(CASES["tiff_million_pages.tif"]())
+
+
+def put_header_of_pair(path: Path) -> None:
+    image = nib.nifti1.Nifti1Pair(np.zeros((SIDE, SIDE), np.uint8), np.eye(4))
+    path.write_bytes(image.header.binaryblock)
+
+
+def put_huge_values(path: Path) -> None:
+    values = np.zeros((SIDE, SIDE), np.float32)
+    values[20:50, 20:50] = -1e30
+    path.write_bytes(gzip.compress(nib.nifti1.Nifti1Image(values, np.eye(4)).to_bytes()))
 
 
 # What is done to the folder, and the kinds of problem with the files that they name.
@@ -171,6 +189,18 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], dict[str, list[tuple[str, ...]]]]
         lambda root: (add_case(root), (root / "images/new.png").write_bytes(CASES["png_65535.png"]())),
         {"unreadable_image": NEW},
     ),
+    "pages without end": (
+        lambda root: (add_case(root, draw_image(9).convert("F")), put_pages(root / "images/new.tif")),
+        {"several_frames": [("images/new.tif",)]},
+    ),
+    "a mask whose header says that its values are elsewhere": (
+        lambda root: (add_case(root), put_header_of_pair(root / "masks/0/new.png")),
+        {"unreadable_mask": NEW_MASK},
+    ),
+    "a mask of larger numbers than integers are": (
+        lambda root: (add_case(root), put_huge_values(root / "masks/0/new.png")),
+        {"mask_coding": [()]},
+    ),
     "notes": (lambda root: (root / "images/notes.txt").touch(), {}),
 }
 
@@ -207,6 +237,7 @@ LISTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "twice": ({"training": (0, 1, 4), "validation": (1, 2, 3)}, {"split_overlap"}),
     "not all": ({"training": (0, 1, 4), "validation": (2,)}, {"not_in_list"}),
     "no such file": ({"training": range(5), "testing": (5,)}, {"missing_file"}),
+    "a name too long for a file": ({"training": range(5), "testing": [{"image": "x" * 999}]}, {"missing_file"}),
     "other sections": ({"training": range(5), "duplicates": (4,)}, set()),
 }
 
@@ -216,6 +247,13 @@ def test_finds_what_is_wrong_with_the_list(sections: dict[str, Any], kinds: set[
     add_case(root, draw_image(0), name="case4")
     write_list(root, **sections)
     assert found(check_folder(root)).keys() - {"exact_duplicate"} == kinds
+
+
+def test_what_pillow_logs_is_no_line_of_its_own(root: Path, monkeypatch: Any, capsys: Any) -> None:
+    (root / "images/new.tif").write_bytes(CASES["tiff_samples.tif"]())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    assert found(check_folder(root))["unreadable_image"] == [("images/new.tif",)]
+    assert capsys.readouterr().err == ""
 
 
 def test_finds_copies_across_folds(root: Path) -> None:
