@@ -21,7 +21,7 @@ GROUND = {"networks", "transforms", "handlers", "readers", "datasets"}
 """They meet in the bundles' configs only."""
 MIDDLE = {"inference", "export", "bundle"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"api"},
+    "__init__": {"api", "bundle"},
     "core": set(),
     **{part: {"core"} for part in GROUND},
     # A mask is a file like an image: its pixels are read by the same functions.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeAlias
 
 import nibabel as nib
@@ -13,7 +16,7 @@ from monai.utils import convert_to_tensor
 from PIL import Image
 from pydicom.dataset import Dataset
 
-__all__ = ["ImageInput", "save_input"]
+__all__ = ["ImageInput", "TemporaryFolder", "save_input"]
 
 ImageInput: TypeAlias = (
     str
@@ -31,6 +34,14 @@ ImageInput: TypeAlias = (
 _TAKEN = "a path, PIL image, NumPy array, MetaTensor, pydicom Dataset or NIfTI image"
 # Pillow's modes that PNG keeps; others go into TIFF.
 _PNG_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16")
+
+
+class TemporaryFolder:
+    """A temporary folder, which is removed with the last object that refers to this one, or at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="mobileutr-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def save_input(image: object, folder: Path, spatial_dims: int, affine: np.ndarray | None = None) -> list[Path]:

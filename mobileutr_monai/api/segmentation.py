@@ -1,24 +1,17 @@
-"""A bundle as a function of an image, with the pipeline of ``mobileutr predict``."""
+"""An open bundle as a function of an image, with the pipeline of ``mobileutr predict``."""
 
 from __future__ import annotations
 
-import shutil
-import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from mobileutr_monai.api.inputs import ImageInput, save_input
+from mobileutr_monai.api.inputs import ImageInput, TemporaryFolder, save_input
 from mobileutr_monai.api.result import SegmentationResult, SegmentedCase
-from mobileutr_monai.bundle.find import find_bundle
-from mobileutr_monai.bundle.running import find_cause, find_weights, open_workflow
 from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
@@ -28,26 +21,16 @@ from mobileutr_monai.inference.batch.cine import CineMeter
 from mobileutr_monai.inference.batch.runner import BatchRunner
 from mobileutr_monai.inference.batch.stream import CaseStream
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
-from mobileutr_monai.inference.engines.choice import DEFAULT_ENGINE
 from mobileutr_monai.inference.measure import Assessment, Measurement, read_affine
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.result import OutputOptions
 from mobileutr_monai.inference.quality import Judge
-from mobileutr_monai.readers.archives import unpack_archive
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, UnusedFile, find_cases
 from mobileutr_monai.readers.notes import find_notes
 
-__all__ = ["BundleSegmenter", "load_bundle"]
+__all__ = ["BundleSegmenter"]
 
 BYTES_PER_GIB = 2**30
-
-
-class _Folder:
-    """A temporary folder, which is removed with the last object that refers to this one, or at exit."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="mobileutr-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Source(NamedTuple):
@@ -56,60 +39,7 @@ class _Source(NamedTuple):
     name: str
     case: InputCase | None
     error: CaseError | None = None
-    folder: _Folder | None = None
-
-
-def load_bundle(
-    bundle: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    engine: str = DEFAULT_ENGINE,
-    weights: str | Path | Sequence[str | Path] | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> BundleSegmenter:
-    """Opens a bundle and loads its weights.
-
-    The configs of a bundle are code: open only bundles that you trust.
-
-    Args:
-        bundle: a name such as ``breast_ultrasound_segmentation``, a folder, or a zip of ``scripts/pack_bundle.py``.
-        device: ``cpu``, ``cuda`` or ``cuda:1``; the GPU if there is one by default.
-        engine: what computes, as ``mobileutr predict --engine``.
-        weights: a file, or several whose probabilities are averaged; the bundle's ``models/model.pt`` by default.
-        settings: id of the bundle's ``configs/inference.json`` -> value, as ``mobileutr predict --set``.
-
-    Raises:
-        FileNotFoundError: there is no such bundle, or it has no weights.
-        ValueError: an id is unknown, the weights do not fit, or the engine or device cannot be used.
-
-    Example::
-
-        segment = load_bundle("breast_ultrasound_segmentation")
-        result = segment("image.png")
-    """
-    folder, unpacked = find_bundle(bundle), None
-    if folder.is_file():
-        folder, unpacked = _unpack_bundle(folder)
-    values: dict[str, Any] = dict(settings or {})
-    if weights is not None:
-        several = [weights] if isinstance(weights, (str, Path)) else weights
-        files = [Path(path).absolute() for path in several]
-        values["weights"] = files[0] if len(files) == 1 else files
-    if device is not None:
-        values["device"] = _check_device(device)
-    values["engine"] = engine
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of MONAI's imports: optional packages that this project does not use
-            workflow = open_workflow(folder, ("inference",), values, settings_of=find_weights(folder, values))
-            workflow.initialize()
-            runner: BatchRunner = workflow.parser.get_parsed_content("runner")
-    except RuntimeError as error:  # MONAI's, around what an object of the config says of its arguments
-        cause = find_cause(error)
-        if isinstance(cause, (ValueError, FileNotFoundError)):
-            raise type(cause)(" ".join(str(cause).split())) from error
-        raise
-    return BundleSegmenter(runner, unpacked)
+    folder: TemporaryFolder | None = None
 
 
 class BundleSegmenter:
@@ -124,7 +54,7 @@ class BundleSegmenter:
         spatial_dims: 2 for images, 3 for volumes.
 
     Raises:
-        FileNotFoundError, ValueError: see ``load_bundle``.
+        FileNotFoundError, ValueError: see ``loading.load_bundle``.
     """
 
     def __init__(self, runner: BatchRunner, keep: object = None) -> None:
@@ -190,7 +120,7 @@ class BundleSegmenter:
         return self._segment(map(self._try_case, images), workers)
 
     def _list_folder(self, path: Path) -> Iterator[_Source]:
-        folder = _Folder()
+        folder = TemporaryFolder()
         found = self._find_cases([path.absolute()], folder)
         for case in found.cases:
             yield _Source(case.name, case, self.runner.why_rejected(case), folder)
@@ -205,7 +135,7 @@ class BundleSegmenter:
 
     def _find_case(self, image: ImageInput, affine: np.ndarray | None = None) -> _Source:
         """Returns the one case of an image, or why it has none."""
-        folder = _Folder()
+        folder = TemporaryFolder()
         paths = save_input(image, folder.path, self.spatial_dims, affine)
         found = self._find_cases(paths, folder)
         if len(found.cases) > 1:
@@ -219,7 +149,7 @@ class BundleSegmenter:
         is_inside = any(folder.path in path.parents for path in case.paths)
         return _Source(case.name, case, self.runner.why_rejected(case), folder if is_inside else None)
 
-    def _find_cases(self, paths: Sequence[Path], folder: _Folder) -> FoundInputs:
+    def _find_cases(self, paths: Sequence[Path], folder: TemporaryFolder) -> FoundInputs:
         found = find_cases(paths, folder.path / "unpacked")
         return group_channels(found, self.runner.segmenter.network.in_channels, self.spatial_dims)
 
@@ -317,27 +247,3 @@ def _to_error(file: UnusedFile) -> CaseError:
 
 def _refuse_probabilities() -> np.ndarray:
     raise ValueError("the probabilities of a cine are not kept; segment its frames one by one")
-
-
-def _check_device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is unknown; use cpu, cuda or cuda:1") from error
-    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"device {str(device)!r} is not there; use cpu")
-    return found
-
-
-def _unpack_bundle(archive: Path) -> tuple[Path, _Folder]:
-    """Unpacks a zip of ``scripts/pack_bundle.py``; the package in it stays out, since this one is running."""
-    folder = _Folder()
-    paths, problems = unpack_archive(archive, folder.path / "unpacked")
-    if problems:
-        raise ValueError(f"{archive}: {problems[0].reason}: {problems[0].detail}")
-    for path in paths:
-        if path.parts[-2:] == ("configs", "inference.json"):
-            root = path.parents[1]
-            shutil.rmtree(root / "mobileutr_monai", ignore_errors=True)
-            return root, folder
-    raise FileNotFoundError(f"{str(archive)!r} is no packed bundle: it has no configs/inference.json")
