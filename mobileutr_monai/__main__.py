@@ -20,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from mobileutr_monai.bundle.find import find_bundle
     from mobileutr_monai.core.program import name_user
+    from mobileutr_monai.verbs.options import location
 
     parser = _build_parser()
     options, unknown = parser.parse_known_args(arguments)
+    if len(unknown) == 1 and not unknown[0].startswith("-") and vars(options).get("folder", "") is None:
+        # argparse takes an optional SOURCE for left out when an option stands before it.
+        options.folder = location(unknown.pop())
     if unknown:
         parser.exit(2, _say_usage(f"unrecognized arguments: {' '.join(unknown)}", f"{PROGRAM} {options.name_of_verb}"))
     name_user()
@@ -69,6 +73,7 @@ def _build_parser() -> argparse.ArgumentParser:
         duration,
         formats,
         fraction,
+        location,
         positive,
         setting,
         sides,
@@ -87,8 +92,29 @@ def _build_parser() -> argparse.ArgumentParser:
         help="name or folder of a bundle, with configs/ and models/; or FILE.onnx of export --end-to-end, which needs "
         "no torch",
     )
-    predict.add_argument("folder", type=Path, metavar="FOLDER", help="images, NIfTI or DICOM; subfolders are searched")
-    predict.add_argument("--output", type=Path, required=True, help="folder for masks, overlays and the report")
+    predict.add_argument(
+        "folder",
+        type=location,
+        nargs="?",
+        metavar="SOURCE",
+        help="folder of images, NIfTI or DICOM, searched with its subfolders; or an address: s3://bucket/prefix, file://",
+    )
+    predict.add_argument(
+        "--list",
+        dest="file_list",
+        metavar="FILE",
+        help="segment only the files in this list, one path per line, relative to SOURCE (default: current folder); "
+        "-: read it from standard input",
+    )
+    predict.add_argument(
+        "--output",
+        type=location,
+        required=True,
+        help="folder for masks, overlays and the report; or an address, which needs --work",
+    )
+    predict.add_argument(
+        "--work", type=Path, metavar="DIR", help="folder for the report and for resuming, if --output is an address"
+    )
     predict.add_argument(
         "--weights",
         type=Path,
@@ -275,7 +301,9 @@ def _predict(options: argparse.Namespace) -> int:
 
     # What can be told before MONAI is imported.
     require_configs(options.bundle)
-    check_folders(options.folder, options.output)
+    source = _find_source(options)
+    if isinstance(source, Path) and isinstance(options.output, Path) and not options.file_list:
+        check_folders(source, options.output)
     for path in options.weights or ():
         _require_file(path, "weights")
     if options.workers != 0:
@@ -293,6 +321,8 @@ def _predict(options: argparse.Namespace) -> int:
         "overwrite": options.overwrite,
     }
     given = {
+        "file_list": options.file_list,
+        "work_dir": options.work,
         "weights": options.weights[0] if options.weights and len(options.weights) == 1 else options.weights,
         "tta": True if options.tta else None,
         "engine": options.engine,
@@ -310,7 +340,15 @@ def _predict(options: argparse.Namespace) -> int:
     }
     overrides |= {name: value for name, value in given.items() if value is not None}
     overrides |= dict(options.settings or ())
-    return run_bundle(options.bundle, options.folder, options.output, overrides)
+    return run_bundle(options.bundle, source, options.output, overrides)
+
+
+def _find_source(options: argparse.Namespace) -> str | Path:
+    if options.folder is not None:
+        return options.folder  # type: ignore[no-any-return]
+    if options.file_list is None:
+        raise ValueError("no SOURCE: name the folder or the address that holds the inputs, or a list with --list")
+    return Path()
 
 
 def _predict_with_onnx(options: argparse.Namespace) -> int:
@@ -320,7 +358,10 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
-    return predict_onnx(options.bundle, options.folder, options.output, options.dry_run, options.overwrite)
+    source = _find_source(options)
+    if isinstance(source, str) or isinstance(options.output, str):
+        raise ValueError("an ONNX file segments folders only; use a bundle for addresses")
+    return predict_onnx(options.bundle, source, options.output, options.dry_run, options.overwrite)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -16,12 +16,14 @@ from mobileutr_monai.core.model_settings import read_settings
 __all__ = ["find_cause", "find_weights", "open_workflow", "run_bundle"]
 
 
-def run_bundle(bundle: Path, dataset_dir: Path, output_dir: Path, overrides: Mapping[str, Any]) -> int:
+def run_bundle(bundle: Path, dataset_dir: str | Path, output_dir: str | Path, overrides: Mapping[str, Any]) -> int:
     """Runs a bundle's inference on a folder: ``python -m monai.bundle run`` with its ids replaced.
 
     Settings that are kept next to the weights are used. Configs are code: only run bundles that you trust.
 
     Args:
+        dataset_dir: folder, as ``Path``, or address of the inputs.
+        output_dir: the same of the results.
         overrides: config id -> value; paths as ``Path``. An id that the config does not have is an error, not ignored.
 
     Returns:

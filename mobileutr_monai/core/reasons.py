@@ -46,6 +46,18 @@ class Reason(str, Enum):
     OUTPUT = ("output cannot be written", "Check that the output folder is writable, and run the same command again.")
     IN_THE_WAY = ("a file is in the way", "Move it out of the output folder, or choose another output folder.")
 
+    NOT_DELIVERED = (
+        "result cannot be delivered",
+        "Check the output's server and your permission to write there, and run the same command again.",
+    )
+
+    # A file of a list, a bucket or a server.
+    NOT_FOUND = ("file not found", "Correct the list, or copy the file to where the list says.")
+    NOT_FETCHED = (
+        "cannot be fetched",
+        "Check the server and your permission to read there, and run the same command again.",
+    )
+
     # A file of a folder.
     NOT_AN_IMAGE = ("not an image", _NO_ACTION, True)
     FOREIGN_FORMAT = ("format not supported", "Convert it as the detail above says.", True)

@@ -5,19 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from mobileutr_monai.core.reasons import Reason
 
-__all__ = ["Ignored", "Listing", "is_file", "is_hidden", "list_files", "list_inputs"]
+__all__ = [
+    "Ignored",
+    "Listing",
+    "is_file",
+    "is_hidden",
+    "is_system_folder",
+    "iter_folders",
+    "list_files",
+    "list_inputs",
+]
 
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "@recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"}
 )
 """Folders, in small letters, that storage and file systems keep for thumbnails and deleted files."""
+
+SYSTEM_FOLDER_DETAIL = "kept by storage for thumbnails or deleted files"
 
 
 class Ignored(NamedTuple):
@@ -48,38 +59,61 @@ def list_files(root: Path) -> Listing:
     the folder, or round in circles; each is in ``ignored``.
     """
     listing = Listing()
+    for part in iter_folders(root):
+        listing.paths += part.paths
+        listing.ignored += part.ignored
+    listing.paths.sort()
+    return listing
+
+
+def iter_folders(root: Path) -> Iterator[Listing]:
+    """Yields what ``list_files`` returns, one folder at a time, each before its subfolders and these by name."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        listing, inner = _list_folder(folder, is_root=folder == root)
+        yield listing
+        folders += sorted(inner, reverse=True)
+
+
+def _list_folder(folder: Path, is_root: bool) -> tuple[Listing, list[Path]]:
+    """Returns the files of one folder, sorted, and its subfolders."""
+    listing = Listing()
+    inner: list[Path] = []
 
     def ignore(path: Path, reason: Reason, detail: str | None, failed: bool) -> None:
         listing.ignored.append(Ignored(path, reason, detail or "", failed))
 
-    folders = [root]
-    while folders:
-        folder = folders.pop()
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        if not is_root:
+            ignore(folder, Reason.FOLDER, error.strerror, failed=True)
+        return listing, inner
+    for path in paths:
         try:
-            paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+            mode = path.stat().st_mode
         except OSError as error:
-            if folder != root:
-                ignore(folder, Reason.FOLDER, error.strerror, failed=True)
+            is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
+            ignore(path, Reason.BROKEN_LINK if is_broken else Reason.FILE, error.strerror, failed=True)
             continue
-        for path in paths:
-            try:
-                mode = path.stat().st_mode
-            except OSError as error:
-                is_broken = error.errno in (errno.ENOENT, errno.ELOOP)
-                ignore(path, Reason.BROKEN_LINK if is_broken else Reason.FILE, error.strerror, failed=True)
-                continue
-            if stat.S_ISREG(mode):
-                listing.paths.append(path)
-            elif stat.S_ISDIR(mode) and path.is_symlink():
-                ignore(path, Reason.FOLDER_LINK, "not followed; pass the folder itself", failed=False)
-            elif stat.S_ISDIR(mode) and path.name.lower() in _SYSTEM_FOLDERS:
-                ignore(path, Reason.SYSTEM_FOLDER, "kept by storage for thumbnails or deleted files", failed=False)
-            elif stat.S_ISDIR(mode):
-                folders.append(path)
-            else:
-                ignore(path, Reason.NOT_A_FILE, "a pipe, socket or device", failed=False)
+        if stat.S_ISREG(mode):
+            listing.paths.append(path)
+        elif stat.S_ISDIR(mode) and path.is_symlink():
+            ignore(path, Reason.FOLDER_LINK, "not followed; pass the folder itself", failed=False)
+        elif stat.S_ISDIR(mode) and is_system_folder(path.name):
+            ignore(path, Reason.SYSTEM_FOLDER, SYSTEM_FOLDER_DETAIL, failed=False)
+        elif stat.S_ISDIR(mode):
+            inner.append(path)
+        else:
+            ignore(path, Reason.NOT_A_FILE, "a pipe, socket or device", failed=False)
     listing.paths.sort()
-    return listing
+    return listing, inner
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether storage keeps thumbnails or deleted files in a folder of this name."""
+    return name.lower() in _SYSTEM_FOLDERS
 
 
 def list_inputs(paths: Sequence[Path]) -> tuple[Path, Listing]:

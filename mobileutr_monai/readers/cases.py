@@ -12,7 +12,7 @@ from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, VOLUME_
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
-from mobileutr_monai.core.walk import is_hidden, list_files, list_inputs
+from mobileutr_monai.core.walk import Listing, is_hidden, list_files, list_inputs
 from mobileutr_monai.readers.archives import is_archive, unpack_archive
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
@@ -105,6 +105,7 @@ class _Sorted(NamedTuple):
 def find_cases(
     source: str | Path | Sequence[str | Path],
     unpacked: Path | None = None,
+    listing: Listing | None = None,
 ) -> FoundInputs:
     """Finds the cases of a folder and its subfolders, sorted by name; none if there is no such folder.
 
@@ -120,8 +121,12 @@ def find_cases(
             the deepest folder that holds all of them.
         unpacked: empty folder for what is in archives, which must stay while the cases are used; without it archives
             are not opened.
+        listing: files within one folder to look at, instead of all of them.
     """
-    root, listing = list_inputs([Path(source)] if isinstance(source, (str, Path)) else [Path(path) for path in source])
+    if listing is not None:
+        root = Path(str(source))
+    else:
+        root, listing = list_inputs([Path(source)] if isinstance(source, (str, Path)) else [Path(p) for p in source])
     unused = [
         UnusedFile(_relative(path, root), reason, detail, failed) for path, reason, detail, failed in listing.ignored
     ]

@@ -17,6 +17,7 @@ __all__ = [
     "duration",
     "formats",
     "fraction",
+    "location",
     "make_folds",
     "positive",
     "separate_table",
@@ -24,6 +25,11 @@ __all__ = [
     "sides",
     "spacing",
 ]
+
+
+def location(text: str) -> str | Path:
+    """Returns a path, or an address such as ``s3://bucket/prefix`` as it is."""
+    return text if "://" in text else Path(text)
 
 
 def number(kind: Callable[[str], float], fits: Callable[[float], bool], allowed: str) -> Callable[[str], Any]:

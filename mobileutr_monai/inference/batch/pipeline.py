@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from mobileutr_monai.core.kinds import CaseKind
-from mobileutr_monai.core.output_folder import format_files, hash_files, stat_files
+from mobileutr_monai.core.output_folder import format_files, hash_files, parse_files, stat_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.cine import CineMeter
+from mobileutr_monai.inference.batch.delivery import Deliver
 from mobileutr_monai.inference.batch.stream import CaseStream, InferredCase, map_ahead
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
 from mobileutr_monai.inference.measure import Measurement
@@ -44,6 +45,7 @@ class Pipeline:
         batch_size: images that go through the network together.
         temporal_sigma: frames over which the probabilities of a cine are averaged, see ``smooth_frames``.
         versions: of the libraries, for the report.
+        deliver: sends a case's staged files somewhere; a case whose files do not get there fails.
         average: what results are the mean of, see ``describe_average``; said in the report.
     """
 
@@ -57,11 +59,12 @@ class Pipeline:
         temporal_sigma: float,
         versions: str = "",
         average: str = "",
+        deliver: Deliver | None = None,
     ) -> None:
         self.segmenter, self.worker, self.pool, self.quality = segmenter, worker, pool, quality
         self.labels = worker.labels
         self.stream = CaseStream(segmenter, pool, batch_size, temporal_sigma)
-        self.versions = versions
+        self.versions, self.deliver = versions, deliver
         self.note = f"mean of {average}; confidence is not calibrated for that" if average else ""
 
     def segment(
@@ -78,11 +81,15 @@ class Pipeline:
         """
         ahead = self.stream.count_ahead(workers)
         singles = [case for case in cases if case.kind is not CaseKind.CINE]
-        ended = map_ahead(self.pool.submit, self._finish, self.stream.infer(singles, ahead), ahead)
-        cines = (self._segment_cine(case) for case in cases if case.kind is CaseKind.CINE)
-        for results in (ended, cines):
-            for case, rows in results:
-                yield case, self._compare_input(input_stats[case.name], case, rows)
+
+        def complete(case: InputCase, rows: list[Row]) -> tuple[InputCase, list[Row]]:
+            return case, self._deliver(case, self._compare_input(input_stats[case.name], case, rows))
+
+        def finish(inferred: InferredCase) -> tuple[InputCase, list[Row]]:
+            return complete(*self._finish(inferred))
+
+        yield from map_ahead(self.pool.submit, finish, self.stream.infer(singles, ahead), ahead)
+        yield from (complete(*self._segment_cine(case)) for case in cases if case.kind is CaseKind.CINE)
 
     def _compare_input(self, input_stat: str, case: InputCase, rows: list[Row]) -> list[Row]:
         """Returns the rows, or that of a failure if the input is no longer what it was when the run began."""
@@ -91,6 +98,20 @@ class Pipeline:
             rows = [failed_row(case, CaseError(Reason.CHANGED, detail), rows[0].seconds)]
         for row in rows:
             row.input_stat, row.versions = input_stat, self.versions
+        return rows
+
+    def _deliver(self, case: InputCase, rows: list[Row]) -> list[Row]:
+        """Returns the rows, or that of a failure if the case's files cannot be delivered."""
+        if self.deliver is None or rows[0].status != "ok":
+            return rows
+        base = self.worker.folder.find_staged(case.output) / case.output
+        files = {ending: base.with_name(base.name + ending) for ending in parse_files(rows[0].files)}
+        try:
+            self.deliver(case, files)
+        except CaseError as error:
+            failed = failed_row(case, error, rows[0].seconds)
+            failed.input_stat, failed.versions = rows[0].input_stat, rows[0].versions
+            return [failed]
         return rows
 
     def _call(self, method: str, case: InputCase, *arguments: object) -> Any:

@@ -30,10 +30,14 @@ from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOT_DECODED, NOTICE, pluralize
+from mobileutr_monai.core.walk import Listing
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.channels import group_channels
+from mobileutr_monai.inference.batch.delivery import Deliver, RemoteFolder
+from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.inference.batch.fork_server import start_fork_server
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
+from mobileutr_monai.inference.batch.streaming import StreamOptions, StreamRun, unused_row
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
@@ -45,7 +49,7 @@ from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report.coco import COCO, check_coco, clear_coco, write_coco
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
-from mobileutr_monai.inference.report.pages import PAGE, clear_pages, write_pages
+from mobileutr_monai.inference.report.pages import PAGE, PAGES_DIR, clear_pages, write_pages
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
@@ -60,10 +64,6 @@ logger = logging.getLogger(__name__)
 LOCK_FILE, UNPACKING_DIR = "lock", "unpacked"
 VERSIONS = ("mobileutr-monai", "monai", "torch", "numpy", "pillow")
 BYTES_PER_GIB = 2**30
-
-
-class UsageError(ValueError):
-    """Something that the caller gave cannot be used; the message says what, and what to do."""
 
 
 class RunResult(NamedTuple):
@@ -100,8 +100,8 @@ class BatchRunner:
     The constructor touches no file; ``run`` checks everything, so that a bundle without weights can be inspected.
 
     Args:
-        dataset_dir: folder with inputs, searched with its subfolders.
-        output_dir: folder to write to, outside ``dataset_dir``.
+        dataset_dir: folder with inputs, searched with its subfolders, or an address such as ``s3://bucket/prefix``.
+        output_dir: folder to write to, outside ``dataset_dir``, or an address.
         segmenter: the bundle's network, transforms and inferer.
         weights: state dict file, loaded strictly into the network; of several, the probabilities are averaged.
         metadata: of the bundle.
@@ -131,6 +131,7 @@ class BatchRunner:
         memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
         dry_run: only say what would be done.
         overwrite: replace the results of an earlier run with other weights or settings; without, it is an error.
+        stream: inputs and results that do not lie in one folder each.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class BatchRunner:
         memory_limit: float = 0.0,
         dry_run: bool = False,
         overwrite: bool = False,
+        stream: StreamOptions | None = None,
     ) -> None:
         every = [weights] if isinstance(weights, (str, Path)) else list(weights)
         if not every:
@@ -171,12 +173,15 @@ class BatchRunner:
         self._given_paths = {"dataset_dir": dataset_dir, "output_dir": output_dir}
         self._given_paths |= {"weights" if not i else f"weights {i}": path for i, path in enumerate(every)}
         # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
-        self.dataset_dir, self.output_dir = Path(dataset_dir).absolute(), Path(output_dir)
+        self.dataset_dir = Path(dataset_dir).absolute()
+        self.stream = stream or StreamOptions()
+        self.output_dir = Path(self.stream.work_dir or output_dir)
         self.segmenter, self.weights = segmenter, Path(every[0])
         self.every_weights = [Path(path) for path in every]
         self._members: list[MobileUtr] = []
         self.metadata, self.settings = metadata, dict(settings or {})
         self.folder = OutputFolder(self.output_dir)
+        self.is_stream = self.stream.is_needed(dataset_dir, output_dir)
         self.model_settings = dict(model_settings or {}) if check_settings else {}
         self.config = Path(bundle_root) / "configs" / "inference.json"
         self.segment_labels = read_segment_labels(metadata)
@@ -234,27 +239,35 @@ class BatchRunner:
         """
         self.check_options()
         self._check_folders()
+        streamed = self._open_stream(progress) if self.is_stream else None
         if self.dry_run:
+            if streamed is not None:
+                return RunResult({}, None, tuple(streamed.foresee()))
             with TemporaryDirectory() as unpacked:
-                found = self._find_cases(Path(unpacked))
-                return RunResult({}, None, tuple(self._foresee(found, self._reject_all(found))))
+                found = self.find_cases(Path(unpacked))
+                return RunResult({}, None, tuple(self.foresee(found, self.reject_all(found))))
         if self.workers:
             start_fork_server()
         self.load_network()
         self.start_engine()
-        with self._locked_output_dir(), self._unpacking_dir() as unpacked:
+        with self.locked_output_dir(), self._unpacking_dir() as unpacked:
             started = time.perf_counter()
-            found = self._find_cases(unpacked)
-            rejected = self._reject_all(found)
-            self._check_found(found, rejected)
-            identity = self._identify_run()
-            counts = self._segment(found, rejected, identity, progress)
-            summary = self._summarise(counts, time.perf_counter() - started, identity)
+            if streamed is not None:
+                identity = self.identify_run()
+                counts = streamed.segment(unpacked, identity)
+            else:
+                found = self.find_cases(unpacked)
+                rejected = self.reject_all(found)
+                self._check_found(found, rejected)
+                identity = self.identify_run()
+                counts = self._segment(found, rejected, identity, progress)
+            summary = self.summarise(counts, time.perf_counter() - started, identity)
             write_text(self.output_dir / "report.json", json.dumps(summary, indent=2) + "\n")
             if self.report_page:
                 self._write_at_end("report page", lambda: write_pages(self.output_dir, summary, self.labels.values()))
             if "coco" in self.formats.further:
                 self._write_at_end(COCO, lambda: write_coco(self.output_dir, self.segment_labels, identity["bundle"]))
+            self._deliver_report()
         return RunResult(counts, self.output_dir / (PAGE if self.report_page else "report.csv"))
 
     @cached_property
@@ -332,8 +345,24 @@ class BatchRunner:
         logger.warning("confidence stays empty: it is not calibrated for means of %s", average)
         return self.quality.without_calibration()
 
-    def _find_cases(self, unpacked: Path) -> FoundInputs:
-        found = find_cases(self.dataset_dir, unpacked)
+    def _open_stream(self, progress: bool) -> StreamRun:
+        source, output = self._given_paths["dataset_dir"], self._given_paths["output_dir"]
+        self.folder = self.stream.choose_folder(output)
+        if isinstance(self.folder, RemoteFolder) and "coco" in self.formats.further:
+            raise UsageError(f"{COCO} is made from the masks of a folder, and {output} is an address; leave coco out")
+        return StreamRun(self, self.stream.open_source(source, self.output_dir), progress)
+
+    def _deliver_report(self) -> None:
+        """Sends the report after the results, where these go to an address."""
+        if isinstance(self.folder, RemoteFolder):
+            names = ("report.csv", "run.json", "report.json", PAGE)
+            pages = sorted((self.output_dir / PAGES_DIR).glob("*.html"))
+            paths = [self.output_dir / name for name in names]
+            self.folder.deliver_report(path for path in (*paths, *pages) if path.is_file())
+
+    def find_cases(self, unpacked: Path, root: Path | None = None, listing: Listing | None = None) -> FoundInputs:
+        """Finds the cases of the input folder, or of some files in another one."""
+        found = find_cases(root or self.dataset_dir, unpacked, listing)
         return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
 
     def _write_at_end(self, name: str, write: Callable[[], object]) -> None:
@@ -351,6 +380,43 @@ class BatchRunner:
         wanted = [case for case in found.cases if rejected[case.name] is None]
         input_stats = {case.name: stat_input(case) for case in wanted}
         ledger = ReportTable(self.folder, identity, list(self.labels.values()))
+        self.prepare_output(ledger)
+        done = ledger.open(
+            {case.name: Wanted(case.output, input_stats[case.name], partial(hash_input, case)) for case in wanted},
+            [case.name for case in found.cases if rejected[case.name]] + [file.name for file in found.unused],
+        )
+        if done:
+            logger.warning("resuming an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
+        for file in found.unused:
+            ledger.append([unused_row(file)])
+            if file.failed:
+                logger.warning("%s: %s", file.name, CaseError(file.reason, file.detail))
+        for case in found.cases:
+            error = rejected[case.name]
+            if error is not None:
+                ledger.append([failed_row(case, error)])
+        todo = [case for case in wanted if case.name not in done]
+        disable = None if progress else True  # None draws the bar on a terminal alone: in a file it would break lines
+        worker = self.make_worker(identity)
+        try:
+            with (
+                self.make_pool(worker) as pool,
+                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=disable) as bar,
+            ):
+                pipeline = self.make_pipeline(worker, pool, identity)
+                for case, rows in pipeline.segment(todo, input_stats, self.workers):
+                    self.publish(case, rows, ledger)
+                    bar.update()
+        finally:
+            self.folder.discard_all()  # what was on its way when the run was stopped
+        return ledger.close()
+
+    def prepare_output(self, ledger: ReportTable) -> None:
+        """Checks that an earlier run had the same settings, and removes what it left in the making.
+
+        Raises:
+            UsageError: it had others, and is not to be overwritten.
+        """
         if (changes := ledger.find_changes()) and not self.overwrite:
             raise UsageError(
                 f"{self.output_dir} has the results of a run with other settings: {'; '.join(changes)}; choose another "
@@ -361,46 +427,24 @@ class BatchRunner:
         if not self.report_page:
             clear_thumbnails(self.output_dir)
         self.folder.discard_all()
-        done = ledger.open(
-            {case.name: Wanted(case.output, input_stats[case.name], partial(hash_input, case)) for case in wanted},
-            [case.name for case in found.cases if rejected[case.name]] + [file.name for file in found.unused],
-        )
-        if done:
-            logger.warning("resuming an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
-        for file in found.unused:
-            status = "failed" if file.failed else "skipped"
-            row = Row(case=file.name, status=status, reason=file.reason.value, detail=file.detail)
-            row.study_uid, row.series_uid = file.study_uid, file.series_uid
-            ledger.append([row])
-            if file.failed:
-                logger.warning("%s: %s", file.name, CaseError(file.reason, file.detail))
-        for case in found.cases:
-            error = rejected[case.name]
-            if error is not None:
-                ledger.append([failed_row(case, error)])
-        todo = [case for case in wanted if case.name not in done]
-        disable = None if progress else True  # None draws the bar on a terminal alone: in a file it would break lines
-        worker = self._make_worker(identity)
-        try:
-            with (
-                self._make_pool(worker) as pool,
-                tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=disable) as bar,
-            ):
-                average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
-                quality = self.choose_quality(identity["weights_sha256"])
-                versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
-                pipeline = Pipeline(
-                    self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions, average
-                )
-                for case, rows in pipeline.segment(todo, input_stats, self.workers):
-                    self._publish(case, rows, ledger)
-                    bar.update()
-        finally:
-            self.folder.discard_all()  # what was on its way when the run was stopped
-        return ledger.close()
 
-    def _publish(self, case: InputCase, rows: Sequence[Row], ledger: ReportTable) -> None:
-        """Enters a case into the report, then gives its files their names, unless others have them."""
+    def make_pipeline(
+        self, worker: CaseWorker, pool: WorkerPool, identity: Mapping[str, Any], deliver: Deliver | None = None
+    ) -> Pipeline:
+        """Returns what segments cases with this runner's network."""
+        average = describe_average(len(self.every_weights), self.segmenter.flip_axes)
+        quality = self.choose_quality(identity["weights_sha256"])
+        versions = ", ".join(f"{name} {number}" for name, number in identity["versions"].items())
+        return Pipeline(
+            self.segmenter, worker, pool, quality, self.batch_size, self.temporal_sigma, versions, average, deliver
+        )
+
+    def publish(self, case: InputCase, rows: Sequence[Row], ledger: ReportTable) -> str:
+        """Enters a case into the report, then gives its files their names, unless others have them.
+
+        Returns:
+            the status of the case.
+        """
         files = parse_files(rows[0].files)
         if obstacle := self.folder.find_obstacle(case.output, files):
             rows = [failed_row(case, CaseError(Reason.IN_THE_WAY, obstacle), rows[0].seconds)]
@@ -410,6 +454,7 @@ class BatchRunner:
             self._publish_thumbnail(case)
             self.folder.publish(case.output, files)
         self.folder.discard(case.output)
+        return rows[0].status
 
     def _publish_thumbnail(self, case: InputCase) -> None:
         staged = thumbnail_path(self.folder.find_staged(case.output), case.output)
@@ -418,7 +463,7 @@ class BatchRunner:
             target.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(target)
 
-    def _make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
+    def make_worker(self, identity: Mapping[str, Any]) -> CaseWorker:
         algorithm = Algorithm(str(self.metadata["name"]), str(self.metadata["version"]), identity["weights_sha256"])
         options = OutputOptions(
             self.segment_labels,
@@ -436,7 +481,7 @@ class BatchRunner:
         writer = CaseWriter(self.output_dir, options)
         return CaseWorker(self.segmenter.reader, writer, self.labels, measures_components=self.components)
 
-    def _make_pool(self, worker: CaseWorker) -> WorkerPool:
+    def make_pool(self, worker: CaseWorker) -> WorkerPool:
         limit = int(self.memory_limit * BYTES_PER_GIB) or read_total_memory() // 2
         try:
             return WorkerPool(worker, self.workers, self.time_limit, limit)
@@ -446,7 +491,7 @@ class BatchRunner:
             ) from error
 
     @contextmanager
-    def _locked_output_dir(self) -> Iterator[None]:
+    def locked_output_dir(self) -> Iterator[None]:
         """Makes the output folder and keeps other runs out of it; the lock of a run that was killed is open."""
         made = not self.output_dir.exists()
         try:
@@ -519,14 +564,16 @@ class BatchRunner:
     def _check_folders(self) -> None:
         try:
             refuse_mangled(**self._given_paths)
-            check_folders(self.dataset_dir, self.output_dir)
+            if not self.is_stream:
+                check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
             if "coco" in self.formats.further:
                 check_coco(self.output_dir)
         except ValueError as error:
             raise UsageError(str(error)) from None
 
-    def _reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
+    def reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
+        """Returns name of a case -> why it is not for this bundle."""
         return {case.name: self.why_rejected(case) for case in found.cases}
 
     def why_rejected(self, case: InputCase) -> CaseError | None:
@@ -546,15 +593,15 @@ class BatchRunner:
             return CaseError(Reason.MODALITY, detail, skipped=True)
         return None
 
-    def _foresee(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
+    def foresee(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
         for case in found.cases:
             error = rejected[case.name]
             yield f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}"
         for file in found.unused:
             yield f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}"
 
-    def _identify_run(self) -> dict[str, Any]:
-        options = {
+    def identify_run(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
             "output_format": ",".join(self.formats.of_cases),
             "overlays": self.overlays,
             "whole_overlays": self.whole_overlays,
@@ -567,6 +614,8 @@ class BatchRunner:
             "flip_axes": list(self.segmenter.flip_axes),
             "networks": len(self.every_weights),
         }
+        if isinstance(self.folder, RemoteFolder):
+            options["output"] = self.folder.url
         settings = json.loads(json.dumps(self.settings, default=str))
         return {
             "weights_sha256": self._hash_weights(),
@@ -583,7 +632,7 @@ class BatchRunner:
         hashes = [hash_file(path) for path in self.every_weights]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
-    def _summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:
+    def summarise(self, counts: Mapping[str, int], seconds: float, identity: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "notice": NOTICE,
             "cases": dict(counts),

@@ -18,7 +18,20 @@ from mobileutr_monai.core.output_folder import OutputFolder, find_foreign, parse
 from mobileutr_monai.core.text import guard_cell, pluralize, unguard_cell
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row
 
-__all__ = ["GONE", "ReportTable", "Wanted", "check_report", "read_cases", "strip_ending"]
+__all__ = [
+    "GONE",
+    "HEADER",
+    "ReportTable",
+    "Rows",
+    "Wanted",
+    "check_report",
+    "flag_gone",
+    "is_same",
+    "parse_rows",
+    "read_cases",
+    "strip_ending",
+    "to_bytes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -124,27 +137,16 @@ class ReportTable:
                 name, stem = rows[0]["case"], strip_ending(rows[0])
                 if not stem:
                     continue
-                whole = (
-                    same
-                    and [row["label"] for row in rows if not row["component"]] == self.labels
-                    and all(row["status"] == "ok" for row in rows)
-                    and self.folder.is_whole(stem, parse_files(rows[0]["files"]), rows[0]["output"].removeprefix(stem))
-                )
-                if whole and name in wanted and _is_same(rows, wanted[name], stem):
-                    yield _flag(rows, gone=False)
+                whole = same and self._is_whole(rows, stem)
+                if whole and name in wanted and is_same(rows, wanted[name], stem):
+                    yield flag_gone(rows, gone=False)
                 elif whole and name not in known and stem not in stems:
-                    yield _flag(rows, gone=True)
+                    yield flag_gone(rows, gone=True)
                 else:
                     removed.append(name)
                     changed.extend(self.folder.remove(stem, parse_files(rows[0]["files"])))
 
-        # At any time the folder says that it is a run's; it says of which one after other results are gone.
-        begun = _read_identity(self.identity_path) is not None
-        if not begun:
-            self._write_identity()
-        write_atomic(self.path, lambda file: self._begin(file, keep()))
-        if begun:
-            self._write_identity()
+        self._rewrite(keep())
         if removed:
             logger.warning("%s of an earlier run are removed, to be made again", pluralize(len(removed), "result"))
         if changed:
@@ -155,6 +157,16 @@ class ReportTable:
         if gone:
             logger.warning("%s of inputs that are gone are kept, with the flag %r", pluralize(gone, "result"), GONE)
         return self._places.keys() & wanted.keys()
+
+    def _rewrite(self, cases: Iterable[Rows]) -> None:
+        """Has the file begin with these cases of an earlier run."""
+        # At any time the folder says that it is a run's; it says of which one after other results are gone.
+        begun = _read_identity(self.identity_path) is not None
+        if not begun:
+            self._write_identity()
+        write_atomic(self.path, lambda file: self._begin(file, cases))
+        if begun:
+            self._write_identity()
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds the rows of a case, and forces them to the disk: files get their names behind them."""
@@ -173,23 +185,37 @@ class ReportTable:
         statuses = [self._places[name].status for name in names]
         return {status: statuses.count(status) for status in ("ok", "failed", "skipped")}
 
+    def _is_whole(self, rows: Rows, stem: str) -> bool:
+        """Whether a case went well and its results are as they were written."""
+        return (
+            [row["label"] for row in rows if not row["component"]] == self.labels
+            and all(row["status"] == "ok" for row in rows)
+            and self.folder.is_whole(stem, parse_files(rows[0]["files"]), rows[0]["output"].removeprefix(stem))
+        )
+
     def _write_identity(self) -> None:
         write_text(self.identity_path, json.dumps(self.identity, indent=2, sort_keys=True) + "\n")
 
     def _begin(self, file: IO[bytes], cases: Iterable[Rows]) -> None:
-        file.write(_to_bytes([dict(zip(COLUMNS, COLUMNS, strict=True))]))
+        file.write(HEADER)
         for rows in cases:
-            if rows[0]["case"] not in self._places:
+            if not self._has_place(rows[0]["case"]):
                 self._write_case(file, rows)
 
     def _write_case(self, file: IO[bytes], rows: Sequence[dict[str, str]]) -> None:
-        data = _to_bytes(rows)
+        data = to_bytes(rows)
         start = file.seek(0, io.SEEK_END)
         file.write(data)
-        self._places[rows[0]["case"]] = _Place(start, start + len(data), rows[0]["status"])
+        self._note_place(rows, start, start + len(data))
+
+    def _has_place(self, name: str) -> bool:
+        return name in self._places
+
+    def _note_place(self, rows: Sequence[dict[str, str]], start: int, end: int) -> None:
+        self._places[rows[0]["case"]] = _Place(start, end, rows[0]["status"])
 
     def _copy(self, names: Iterable[str], target: IO[bytes]) -> None:
-        target.write(_to_bytes([dict(zip(COLUMNS, COLUMNS, strict=True))]))
+        target.write(HEADER)
         with self.path.open("rb") as source:
             for name in names:
                 place = self._places[name]
@@ -228,7 +254,7 @@ def read_cases(path: Path) -> Iterator[Rows]:
             for row in csv.DictReader(whole):
                 if set(row) != set(COLUMNS) or None in row.values():
                     continue
-                row = {key: unguard_cell(value) for key, value in row.items()}
+                row = _unguard(row)
                 if rows and row["case"] != rows[0]["case"]:
                     yield rows
                     rows = []
@@ -237,6 +263,12 @@ def read_cases(path: Path) -> Iterator[Rows]:
             pass
         if rows:
             yield rows
+
+
+def parse_rows(data: bytes) -> Rows:
+    """Returns the rows of a case from its part of a ``report.csv``."""
+    text = io.StringIO(data.decode(errors=FILE_NAME_ERRORS), newline="")
+    return [_unguard(row) for row in csv.DictReader(text, COLUMNS)]
 
 
 def strip_ending(row: Mapping[str, str]) -> str:
@@ -248,7 +280,11 @@ def strip_ending(row: Mapping[str, str]) -> str:
     return next((row["output"].removesuffix(ending) for ending in endings if row["output"].endswith(ending)), "")
 
 
-def _is_same(rows: Rows, case: Wanted, stem: str) -> bool:
+def _unguard(row: Mapping[str, str]) -> dict[str, str]:
+    return {key: unguard_cell(value) for key, value in row.items()}
+
+
+def is_same(rows: Rows, case: Wanted, stem: str) -> bool:
     """Whether the rows are of the case as it is now; sizes and times that differ are noted if the content does not."""
     if stem != case.stem or not case.stat:
         return False
@@ -260,7 +296,8 @@ def _is_same(rows: Rows, case: Wanted, stem: str) -> bool:
     return True
 
 
-def _flag(rows: Rows, gone: bool) -> Rows:
+def flag_gone(rows: Rows, gone: bool) -> Rows:
+    """Returns the rows of a case with or without the flag of a result whose input is gone."""
     for row in rows:
         flags = [flag for flag in row["flag"].split(FLAG_SEPARATOR) if flag and flag != GONE]
         row["flag"] = FLAG_SEPARATOR.join([*flags, *([GONE] if gone else [])])
@@ -281,7 +318,11 @@ def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
 
 
-def _to_bytes(rows: Sequence[dict[str, str]]) -> bytes:
+def to_bytes(rows: Sequence[dict[str, str]]) -> bytes:
+    """Returns rows as they stand in the file."""
     text = io.StringIO(newline="")
     csv.DictWriter(text, COLUMNS).writerows({key: guard_cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue().encode(errors=FILE_NAME_ERRORS)
+
+
+HEADER = to_bytes([dict(zip(COLUMNS, COLUMNS, strict=True))])
