@@ -97,7 +97,8 @@ def _build_parser() -> argparse.ArgumentParser:
         type=location,
         nargs="?",
         metavar="SOURCE",
-        help="folder of images, NIfTI or DICOM, searched with its subfolders; or an address: s3://bucket/prefix, file://",
+        help="folder of images, NIfTI or DICOM, searched with its subfolders; or an address: s3://bucket/prefix, "
+        "file://, or a DICOMweb server, https://host/dicom-web",
     )
     predict.add_argument(
         "--list",
@@ -111,6 +112,16 @@ def _build_parser() -> argparse.ArgumentParser:
         type=location,
         required=True,
         help="folder for masks, overlays and the report; or an address, which needs --work",
+    )
+    predict.add_argument(
+        "--query",
+        metavar="KEY=VALUE,...",
+        help="series of a DICOMweb server to segment, such as Modality=US,StudyDate=20240101-",
+    )
+    predict.add_argument(
+        "--store",
+        action="store_true",
+        help="also store DICOM SEG and SR on the DICOMweb server that the inputs come from",
     )
     predict.add_argument(
         "--work", type=Path, metavar="DIR", help="folder for the report and for resuming, if --output is an address"
@@ -323,6 +334,8 @@ def _predict(options: argparse.Namespace) -> int:
     given = {
         "file_list": options.file_list,
         "work_dir": options.work,
+        "query": options.query,
+        "store": True if options.store else None,
         "weights": options.weights[0] if options.weights and len(options.weights) == 1 else options.weights,
         "tta": True if options.tta else None,
         "engine": options.engine,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,16 +13,11 @@ from label_service import (
     BREAST,
     BUNDLES,
     HIPPOCAMPUS,
-    ORTHANC_PLUGINS,
-    START_SECONDS,
     LabelServer,
-    Orthanc,
-    ask,
-    free_port,
     serve,
-    skip_without,
 )
 from label_studies import write_broken, write_pictures, write_volumes
+from orthanc_server import Orthanc, run_orthanc
 
 OPTIONS = ("--allow", "images", "--allow", "models", "--allow", "uncompress", "--max-upload", "8")
 
@@ -99,35 +90,5 @@ def any_server(pacs: Pacs, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    program = shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin")
-    skip_without(program is not None and ORTHANC_PLUGINS.is_dir(), "Orthanc (apt-get install orthanc orthanc-dicomweb)")
-    folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
-    database = str(folder / "db")
-    configuration = {
-        "Name": "tests",
-        "StorageDirectory": database,
-        "IndexDirectory": database,
-        "Plugins": [str(ORTHANC_PLUGINS)],
-        "RemoteAccessAllowed": False,
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "AuthenticationEnabled": False,
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(configuration))
-    with (folder / "orthanc.log").open("w") as file:
-        process = subprocess.Popen([str(program), str(folder / "orthanc.json")], stdout=file, stderr=file, cwd=folder)
-    server = Orthanc(port)
-    try:
-        end = time.monotonic() + START_SECONDS
-        while True:
-            assert process.poll() is None and time.monotonic() < end, (folder / "orthanc.log").read_text()[-2000:]
-            try:
-                if ask(f"{server.dicom_web}/studies").status == 200:
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield server
-    finally:
-        process.terminate()
-        process.wait(30)
+    with run_orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+        yield running

@@ -7,7 +7,8 @@ from io import BytesIO
 from pathlib import Path
 
 from dicom_samples import complete_series, write_cine, write_series, write_still, write_ultrasound_series
-from label_service import BREAST, HIPPOCAMPUS, ROOT, Orthanc, ask
+from label_service import BREAST, HIPPOCAMPUS, ROOT
+from orthanc_server import Orthanc, ask
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from orthanc_server import START_SECONDS, Answer, ask, free_port, skip_without
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,48 +26,10 @@ BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
 HIPPOCAMPUS = ROOT / "bundles" / "hippocampus_mri_segmentation"
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/bundle.yaml"))
 SCRIPT = ROOT / "scripts" / "monai_label.sh"
-ORTHANC_PLUGINS = Path("/usr/share/orthanc/plugins")
-START_SECONDS = 120
-
-
-def skip_without(present: bool, what: str) -> None:
-    """Skips where something is not installed; continuous integration has it, so there it is a failure."""
-    if not present:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not installed")
 
 
 def skip_without_label() -> None:
     skip_without((ROOT / ".venv-label" / "installed").is_file(), "MONAI Label (bash scripts/monai_label.sh --install)")
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def detail(self) -> str:
-        return str(self.json["detail"])
-
-
-def ask(
-    url: str,
-    method: str = "GET",
-    body: bytes | None = None,
-    content_type: str = "",
-    headers: Mapping[str, str] | None = None,
-) -> Answer:
-    every = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
-    request = urllib.request.Request(url, data=body, method=method, headers=every)
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return Answer(answer.status, answer.read())
-    except urllib.error.HTTPError as error:
-        return Answer(error.code, error.read())
 
 
 def encode_form(fields: dict[str, str], files: dict[str, Path]) -> tuple[bytes, str]:
@@ -139,12 +99,6 @@ class LabelServer:
         return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def serve(
     bundle: Path | Sequence[Path], studies: Path | str, work: Path, *options: str, **variables: str
@@ -188,18 +142,6 @@ def run_server(
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-
-
-class Orthanc:
-    """A running Orthanc with DICOMweb."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.dicom_web = f"{self.url}/dicom-web"
-
-    def store(self, path: Path) -> None:
-        answer = ask(f"{self.url}/instances", "POST", path.read_bytes(), "application/dicom")
-        assert answer.status == 200, answer.body
 
 
 def read_picture(content: bytes) -> np.ndarray:

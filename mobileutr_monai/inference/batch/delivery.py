@@ -1,4 +1,4 @@
-"""Where results go other than a folder of this machine: an address that fsspec knows."""
+"""Where results go other than a folder of this machine: an address that fsspec knows, or a DICOMweb server."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.readers.cases import InputCase
+from mobileutr_monai.readers.sources.dicomweb import DicomWebSource, store
 from mobileutr_monai.readers.sources.remote import describe_failure, open_url, retry
 
-__all__ = ["Deliver", "RemoteFolder"]
+__all__ = ["Deliver", "DicomWebStore", "RemoteFolder"]
 
 Deliver = Callable[[InputCase, Mapping[str, Path]], None]
 """Sends the staged files of a case, ending -> file, somewhere; raises ``CaseError`` if they do not get there."""
@@ -20,6 +21,7 @@ _WHOLE_WHEN_PUT = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 """Storage in which a file that is being written is not there yet; elsewhere it gets its name when it is whole."""
 
 _MARK = "run.json"
+_FOR_PACS = ("_seg.dcm", "_sr.dcm")
 
 
 class RemoteFolder(OutputFolder):
@@ -108,3 +110,23 @@ class RemoteFolder(OutputFolder):
         else:
             retry(lambda: self.file_system.put_file(str(path), f"{target}.tmp"))
             self.file_system.mv(f"{target}.tmp", target)
+
+
+class DicomWebStore:
+    """Stores segmentations and structured reports on the server that the inputs come from.
+
+    They have the same UIDs whenever they are made of the same input with the same weights and options, so that one
+    that is stored again is the same object.
+    """
+
+    def __init__(self, source: DicomWebSource) -> None:
+        self.source = source
+
+    def deliver(self, case: InputCase, files: Mapping[str, Path]) -> None:
+        """Stores the staged files of a case that are for a PACS; see ``Deliver``."""
+        for ending, path in files.items():
+            if ending.endswith(_FOR_PACS):
+                try:
+                    store(self.source.client, path)
+                except OSError as error:
+                    raise CaseError(Reason.NOT_DELIVERED, f"{self.source.url}: {error}") from error

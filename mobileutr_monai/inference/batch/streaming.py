@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +24,14 @@ from mobileutr_monai.core.folders import check_folders
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError
 from mobileutr_monai.core.text import escape
-from mobileutr_monai.inference.batch.delivery import Deliver, RemoteFolder
+from mobileutr_monai.inference.batch.delivery import Deliver, DicomWebStore, RemoteFolder
 from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
 from mobileutr_monai.inference.report.csv import Wanted
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.stream_table import StreamTable
 from mobileutr_monai.readers.cases import InputCase, UnusedFile
+from mobileutr_monai.readers.sources.dicomweb import DicomWebSource, is_dicomweb
 from mobileutr_monai.readers.sources.local import LocalSource
 from mobileutr_monai.readers.sources.remote import RemoteSource, is_url
 from mobileutr_monai.readers.sources.units import Fetched, Grouping, Source, Unit, gather_parts
@@ -57,14 +58,18 @@ class StreamOptions:
     Attributes:
         file_list: file with one path per line, or ``-`` for standard input; only these inputs are used.
         work_dir: folder for the report and what is in the making, where results go to an address.
+        query: which series of a DICOMweb server are used, such as ``Modality=US,StudyDate=20240101-``.
+        store: also store SEG and SR on the DICOMweb server that inputs come from.
     """
 
     file_list: str = ""
     work_dir: str | Path = ""
+    query: str = ""
+    store: bool = False
 
     def is_needed(self, source: str | Path, output: str | Path) -> bool:
         """Whether a run is one over a stream."""
-        return bool(self.file_list or self.work_dir) or is_url(source) or is_url(output)
+        return bool(self.file_list or self.work_dir or self.query or self.store) or is_url(source) or is_url(output)
 
     def open_source(self, source: str | Path, output: Path) -> Source:
         """Returns where inputs come from.
@@ -80,6 +85,12 @@ class StreamOptions:
         return opened
 
     def _open(self, source: str | Path, output: Path) -> Source:
+        if isinstance(source, str) and is_dicomweb(source):
+            if self.file_list:
+                raise ValueError("a list has files, and a DICOMweb server has series; choose them with --query")
+            return DicomWebSource(source, self.query)
+        if self.query or self.store:
+            raise ValueError(f"--query and --store are for a DICOMweb server, https://host/dicom-web; got {source}")
         if isinstance(source, str) and is_url(source):
             return RemoteSource(source, self.file_list)
         folder = Path(source)
@@ -95,6 +106,11 @@ class StreamOptions:
         Raises:
             UsageError: an address cannot be opened, or lacks a work folder.
         """
+        if is_dicomweb(output):
+            raise UsageError(
+                f"{output} is a DICOMweb server: give a folder as output; --store also stores SEG and SR on the server "
+                "that the inputs come from"
+            )
         if not (isinstance(output, str) and is_url(output)):
             if self.work_dir:
                 raise UsageError(f"a work folder is for results that go to an address; {output} is a folder")
@@ -182,6 +198,17 @@ class StreamRun:
 
     @property
     def _deliver(self) -> Deliver | None:
+        if self.runner.stream.store and isinstance(self.source, DicomWebSource):
+            store = DicomWebStore(self.source)
+            if not isinstance(self.runner.folder, RemoteFolder):
+                return store.deliver
+            folder = self.runner.folder
+
+            def deliver(case: InputCase, files: Mapping[str, Path]) -> None:
+                store.deliver(case, files)
+                folder.deliver(case, files)
+
+            return deliver
         return self.runner.folder.deliver if isinstance(self.runner.folder, RemoteFolder) else None
 
     def _units(self) -> Iterator[Unit]:

@@ -22,14 +22,22 @@ from mobileutr_monai.core.walk import SYSTEM_FOLDER_DETAIL, Ignored, Listing, is
 from mobileutr_monai.readers.sources.local import check_list, read_list
 from mobileutr_monai.readers.sources.units import Entry, Fetched, Grouping, Unit, group_units
 
-__all__ = ["RemoteSource", "describe_failure", "is_url", "open_url", "retry", "safe_target"]
+__all__ = ["FULL_DISK", "RemoteSource", "describe_failure", "is_url", "open_url", "retry", "safe_target"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _AT_ONCE = 16
 """Requests under way; a server answers many small ones at once."""
 _ATTEMPTS, _WAIT_SECONDS = 3, 0.5
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_NETWORK = {
+    "ConnectionError": "no connection to the server",
+    "ConnectTimeout": "no connection to the server",
+    "ReadTimeout": "the server does not answer in time",
+    "SSLError": "its certificate is not trusted",
+    "JSONDecodeError": "it is no DICOMweb server",
+}
+"""Name of an exception of requests -> what it means; its own text has the address, with the query."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -177,7 +185,7 @@ class RemoteSource:
         except FileNotFoundError:
             return Reason.NOT_FOUND, "it is not there, or not any longer"
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
                 raise
             return Reason.NOT_FETCHED, describe_failure(error)
         if target.is_dir():
@@ -195,7 +203,7 @@ def retry(function: Callable[[], Out]) -> Out:
         except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
             raise
         except Exception as error:
-            if attempt == _ATTEMPTS or (isinstance(error, OSError) and error.errno in _FULL_DISK):
+            if attempt == _ATTEMPTS or (isinstance(error, OSError) and error.errno in FULL_DISK):
                 raise
             time.sleep(_WAIT_SECONDS * 2 ** (attempt - 1))
     raise AssertionError
@@ -206,7 +214,9 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.splitlines()[0]
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"the server answered {status}" if isinstance(status, int) else type(error).__name__
+    if isinstance(status, int):
+        return f"the server answered {status}"
+    return _NETWORK.get(type(error).__name__, type(error).__name__)
 
 
 def safe_target(folder: Path, name: str) -> Path | None:

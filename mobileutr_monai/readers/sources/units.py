@@ -44,22 +44,34 @@ class Unit:
         key: identifies it in the source.
         entries: its files; none for what is only to be reported.
         ignored: paths of the source that are not looked at.
+        expected: number of files, where their names are known when they are fetched.
+        expected_bytes: about how many they are, as far as can be told.
     """
 
     key: str
     entries: tuple[Entry, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    expected: int = 0
+    expected_bytes: int = 0
 
     @property
     def stamp(self) -> str:
         """A hash that differs when its files do."""
-        facts = [*map(tuple, self.entries), *((str(path), reason.value) for path, reason, _, _ in self.ignored)]
+        facts: list[object] = [*map(tuple, self.entries)]
+        facts += [(str(path), reason.value) for path, reason, _, _ in self.ignored]
+        if self.expected:
+            facts.append(self.expected)
         return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def size(self) -> int:
         """Bytes of its files, as far as they are known."""
-        return sum(max(0, entry.size) for entry in self.entries)
+        return sum(max(0, entry.size) for entry in self.entries) + self.expected_bytes
+
+    @property
+    def count(self) -> int:
+        """Number of its files; at least 1."""
+        return max(1, len(self.entries), self.expected)
 
 
 class Fetched(NamedTuple):
@@ -169,7 +181,7 @@ def gather_parts(units: Iterable[Unit], most_files: int, most_bytes: int) -> Ite
     part: list[Unit] = []
     files = size = 0
     for unit in units:
-        number = max(1, len(unit.entries))
+        number = unit.count
         if part and (files + number > most_files or size + unit.size > most_bytes):
             yield part
             part, files, size = [], 0, 0
