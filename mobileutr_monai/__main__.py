@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 PROGRAM = "mobileutr"
+NAMED = ("predict", "export", "new-bundle")
+"""Verbs whose bundle may be given by its name; those that write into it take its folder."""
 RESEARCH_ONLY = "Research only. Not a medical device."
 
 
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow warns of what is then said in the verb's own words
-            for name in {"bundle", "parent"} & vars(options).keys():
-                setattr(options, name, find_bundle(getattr(options, name)))
+            if options.name_of_verb in NAMED:
+                for name in {"bundle", "parent"} & vars(options).keys():
+                    setattr(options, name, find_bundle(getattr(options, name)))
             return int(options.verb(options))
     except (
         FileExistsError,

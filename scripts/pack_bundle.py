@@ -9,17 +9,15 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from mobileutr_monai.bundle.files import METADATA, list_bundle_files
 from mobileutr_monai.core.atomic import write_atomic
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mobileutr_monai"
 DISTRIBUTION = "mobileutr-monai"
-METADATA = "configs/metadata.json"
-# Of a bundle: what describes it, runs it and shows that it runs. Not what training and evaluation have left.
-PARTS = ("LICENSE", "configs", "docs", "models/model.pt", "models/model.json", "sample_data")
 # MONAI Label has an app of its own for bundles.
 LEFT_OUT = ("monai_label",)
 # The oldest date that a zip can have.
@@ -48,31 +46,27 @@ def pack(bundle: Path, output: Path | None = None) -> Path:
         FileNotFoundError: the folder is no bundle, or has no weights.
     """
     bundle = bundle.resolve()
-    for needed in (METADATA, "configs/inference.json", "models/model.pt"):
-        if not (bundle / needed).is_file():
-            raise FileNotFoundError(f"{bundle.name} is no bundle to pack: it has no {needed}")
+    files = sorted([*list_bundle_files(bundle), *_find_package_files()])
     metadata = json.loads((bundle / METADATA).read_text(encoding="utf-8"))
     metadata["required_packages_version"].pop(DISTRIBUTION, None)  # it is inside
     output = output or Path("dist") / f"{bundle.name}_{metadata['version']}.zip"
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, lambda file: _write_archive(file, bundle, metadata))
+    write_atomic(output, lambda file: _write_archive(file, bundle.name, files, metadata))
     return output
 
 
-def _write_archive(file: IO[bytes], bundle: Path, metadata: Mapping[str, Any]) -> None:
+def _write_archive(
+    file: IO[bytes], folder: str, files: Sequence[tuple[str, Path]], metadata: Mapping[str, Any]
+) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, path in sorted(_find_files(bundle)):
+        for name, path in files:
             content = path.read_bytes()
             if name == METADATA:
                 content = json.dumps(metadata, indent=4).encode()
-            archive.writestr(zipfile.ZipInfo(f"{bundle.name}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
 
 
-def _find_files(bundle: Path) -> Iterator[tuple[str, Path]]:
-    """Yields the name in the bundle and the file."""
-    for part in PARTS:
-        paths = [bundle / part] if (bundle / part).is_file() else (bundle / part).rglob("*")
-        yield from ((path.relative_to(bundle).as_posix(), path) for path in paths if path.is_file())
+def _find_package_files() -> Iterator[tuple[str, Path]]:
     for path in PACKAGE.rglob("*"):
         inside = path.relative_to(PACKAGE)
         if path.is_file() and inside.parts[0] not in LEFT_OUT and "__pycache__" not in inside.parts:

@@ -34,7 +34,7 @@ def find_bundle(bundle: str | Path) -> Path:
     known = list_bundles()
     if path.name in known:
         return known[path.name]
-    names = f"known names: {', '.join(known)}" if known else f"pip install {BUNDLES_PACKAGE} installs the trained ones"
+    names = f"known names: {', '.join(known)}" if known else f"install the wheel {BUNDLES_PACKAGE}, or give a folder"
     raise FileNotFoundError(f"{str(bundle)!r} is not a bundle's folder or name; {names}")
 
 
