@@ -181,6 +181,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="also write the measurements of DICOM as NAME_sr.dcm (TID 1500)",
     )
     predict.add_argument(
+        "--presentation-state",
+        action="store_true",
+        help="also write the contours of DICOM stills and cines as NAME_pr.dcm (GSPS)",
+    )
+    predict.add_argument(
         "--components", action="store_true", help="also report every component of a label, in a row of its own"
     )
     predict.add_argument("--any-modality", action="store_true", help="segment DICOM of any modality")
@@ -351,6 +356,7 @@ def _predict(options: argparse.Namespace) -> int:
         "keep_empty_frames": True if options.keep_empty_frames else None,
         "probabilities": True if options.probabilities else None,
         "structured_report": True if options.structured_report else None,
+        "presentation_state": True if options.presentation_state else None,
         "components": True if options.components else None,
         "crop_to_tissue": True if options.crop_to_tissue else None,
     }

@@ -21,7 +21,7 @@ _WHOLE_WHEN_PUT = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 """Storage in which a file that is being written is not there yet; elsewhere it gets its name when it is whole."""
 
 _MARK = "run.json"
-_FOR_PACS = ("_seg.dcm", "_sr.dcm", "_rtstruct.dcm")
+_FOR_PACS = ("_seg.dcm", "_sr.dcm", "_pr.dcm", "_rtstruct.dcm")
 
 
 class RemoteFolder(OutputFolder):
@@ -113,7 +113,7 @@ class RemoteFolder(OutputFolder):
 
 
 class DicomWebStore:
-    """Stores segmentations, structured reports and structure sets on the server that the inputs come from.
+    """Stores DICOM results but captures and probabilities on the server that the inputs come from.
 
     They have the same UIDs whenever they are made of the same input with the same weights and options, so that one
     that is stored again is the same object.

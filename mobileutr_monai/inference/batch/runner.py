@@ -123,6 +123,7 @@ class BatchRunner:
         keep_empty_frames: also write frames of DICOM SEG without a pixel.
         probabilities: also write ``NAME_probabilities.dcm`` for DICOM stills and series, a fractional DICOM SEG.
         structured_report: also write ``NAME_sr.dcm`` for DICOM stills and series, their measurements.
+        presentation_state: also write ``NAME_pr.dcm`` for DICOM stills and cines, their contours.
         components: give every component of a label a row of its own in ``report.csv``, too.
         any_modality: also take DICOM of modalities that the bundle is not for.
         workers: processes that read and write while the network runs, so that a decoder's crash costs its case only; 0
@@ -158,6 +159,7 @@ class BatchRunner:
         keep_empty_frames: bool = False,
         probabilities: bool = False,
         structured_report: bool = False,
+        presentation_state: bool = False,
         components: bool = False,
         any_modality: bool = False,
         workers: int = 2,
@@ -195,6 +197,7 @@ class BatchRunner:
         self.output_format, self.any_modality = output_format, any_modality
         self.seg_type, self.keep_empty_frames, self.probabilities = seg_type, keep_empty_frames, probabilities
         self.components, self.structured_report = components, structured_report
+        self.presentation_state = presentation_state
 
     def main(self) -> None:
         """Runs over the folder with a progress bar and says on stderr how it went: the config's entry point.
@@ -473,6 +476,7 @@ class BatchRunner:
             self.whole_overlays,
             thumbnails=self.report_page,
             structured_report=self.structured_report,
+            presentation_state=self.presentation_state,
             formats=self.formats.further,
             seg_type=self.seg_type,
             keep_empty_frames=self.keep_empty_frames,
@@ -609,6 +613,7 @@ class BatchRunner:
             "keep_empty_frames": self.keep_empty_frames,
             "probabilities": self.probabilities,
             "structured_report": self.structured_report,
+            "presentation_state": self.presentation_state,
             "components": self.components,
             "temporal_sigma": self.temporal_sigma,
             "flip_axes": list(self.segmenter.flip_axes),

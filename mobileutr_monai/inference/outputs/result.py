@@ -43,6 +43,7 @@ class OutputOptions(NamedTuple):
         whole_overlays: also outside of the tissue regions of ultrasound, where names may be burned in.
         thumbnails: whether to make the small pictures of the report page.
         structured_report: whether DICOM stills and series get a structured report of their measurements.
+        presentation_state: whether DICOM stills and cines get their contours as a presentation state.
         formats: what results are also written in, keys of ``FURTHER_FORMATS``.
         seg_type: of DICOM SEG: ``binary`` or ``labelmap``.
         keep_empty_frames: whether DICOM SEG has frames without a pixel.
@@ -56,6 +57,7 @@ class OutputOptions(NamedTuple):
     whole_overlays: bool
     thumbnails: bool = False
     structured_report: bool = False
+    presentation_state: bool = False
     formats: tuple[str, ...] = ()
     seg_type: str = "binary"
     keep_empty_frames: bool = False

@@ -15,15 +15,16 @@ from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import read_mm
+from mobileutr_monai.inference.outputs.dicom.presentation_state import write_presentation_state
 from mobileutr_monai.inference.outputs.dicom.rtstruct import write_structure_set
-from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
+from mobileutr_monai.inference.outputs.dicom.secondary_capture import iter_frame_masks, write_overlay_capture
 from mobileutr_monai.inference.outputs.dicom.seg import BINARY, write_probabilities, write_segmentation
 from mobileutr_monai.inference.outputs.dicom.sr import write_report
 from mobileutr_monai.inference.outputs.geojson import write_geojson
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.inference.outputs.overlay import draw_contours, draw_views
 from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
-from mobileutr_monai.inference.outputs.result import Box, CaseResult, OutputOptions, can_be_referred_to
+from mobileutr_monai.inference.outputs.result import Box, CaseResult, CineMasks, OutputOptions, can_be_referred_to
 from mobileutr_monai.inference.outputs.slicer import write_slicer_segmentation
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.nifti_file import named, read_nifti_header
@@ -231,12 +232,24 @@ def _write_structure_set(result: CaseResult, path: Path) -> None:
     write_structure_set(result.case.dicom, result.array, result.options.labels, result.options.algorithm, path)
 
 
+def _gets_presentation_state(case: InputCase, options: OutputOptions) -> bool:
+    return options.presentation_state and case.kind is not CaseKind.SERIES and can_be_referred_to(case)
+
+
+def _write_presentation_state(result: CaseResult, path: Path) -> None:
+    assert result.case.dicom is not None
+    found = result.label
+    label_maps = iter_frame_masks(found.path) if isinstance(found, CineMasks) else [found]
+    write_presentation_state(result.case.dicom, label_maps, result.options.labels, result.options.algorithm, path)
+
+
 OUTPUTS: dict[str, Output] = {
     "dicom_seg": Output("_seg.dcm", _becomes_seg, _write_seg),
     "nifti": Output("_mask.nii.gz", _becomes_nifti, _write_nifti),
     "png": Output("_mask.png", _becomes_png, _write_png),
     "overlay": Output("_overlay.png", _gets_overlay, _write_overlay, PICTURE),
     "structured_report": Output("_sr.dcm", _gets_report, _write_structured_report, "structured report"),
+    "presentation_state": Output("_pr.dcm", _gets_presentation_state, _write_presentation_state, "presentation state"),
     "nrrd": Output("_mask.seg.nrrd", _gets_nrrd, _write_nrrd, "nrrd"),
     "geojson": Output(".geojson", _gets_geojson, _write_geojson, "geojson"),
     "rtstruct": Output("_rtstruct.dcm", _gets_structure_set, _write_structure_set, "rtstruct"),

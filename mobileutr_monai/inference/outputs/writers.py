@@ -47,7 +47,8 @@ class CaseWriter:
     def has_extras(self) -> bool:
         """Whether anything is asked for besides the label map."""
         options = self.options
-        return self._draws or options.structured_report or options.probabilities or bool(options.formats)
+        asked = (options.structured_report, options.presentation_state, options.probabilities, options.formats)
+        return self._draws or any(asked)
 
     @property
     def _draws(self) -> bool:

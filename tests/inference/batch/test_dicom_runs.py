@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -59,7 +60,8 @@ def run() -> Callable[..., Rows]:
 @pytest.fixture(scope="module")
 def everything(run, tmp_path_factory) -> tuple[Rows, Path]:
     output = tmp_path_factory.mktemp("everything")
-    return run(IMAGES, DICOM, output, any_modality=True, overlays=False, structured_report=True), output
+    options = {"any_modality": True, "overlays": False, "structured_report": True, "presentation_state": True}
+    return run(IMAGES, DICOM, output, **options), output
 
 
 def read_index() -> list[dict[str, str]]:
@@ -130,6 +132,21 @@ def test_structured_reports_have_no_error_that_their_source_does_not_have(everyt
         segmentation = report.with_name(report.name.replace("_sr.dcm", "_seg.dcm"))
         new = find_errors(report) - find_errors(segmentation)
         assert not new, report
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy (Debian's dicom3tools)")
+def test_presentation_states_of_stills_and_cines_have_no_error_that_their_source_does_not_have(everything):
+    rows, output = everything
+    kinds = set()
+    for name, row in rows.items():
+        assert "no presentation state" not in row["detail"]
+        state = output / re.sub(r"_(seg\.dcm|mask\.(png|nii\.gz))$", "_pr.dcm", row["output"])
+        if row["status"] == "ok" and state.exists():
+            kinds.add(row["kind"])
+            # A UID that the standard forbids is wrong where it is referred to, too.
+            own, known = ({error.split(" in (")[0] for error in find_errors(path)} for path in (state, DICOM / name))
+            assert not own - known, name
+    assert kinds == {"DICOM still", "DICOM cine"}
 
 
 def find_errors(path: Path) -> set[str]:
