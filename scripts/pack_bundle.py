@@ -1,6 +1,8 @@
 """Packs a bundle with the package in its root, so that it runs where only MONAI and its dependencies are installed.
 
 ``python scripts/pack_bundle.py bundles/NAME`` writes ``dist/NAME_VERSION.zip``; the same files give the same bytes.
+``--for zoo`` writes the folder ``dist/zoo/NAME`` for a pull request to the MONAI Model Zoo, checked by the zoo's rules.
+``--for hub`` writes ``dist/hub/NAME`` for a Hugging Face repository. Nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -9,33 +11,54 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from mobileutr_monai.bundle.files import METADATA, list_bundle_files
+from mobileutr_monai.bundle.files import METADATA, list_packed_files, make_packed_metadata
 from mobileutr_monai.core.atomic import write_atomic
 
-PACKAGE = Path(__file__).resolve().parents[1] / "mobileutr_monai"
-DISTRIBUTION = "mobileutr-monai"
-# MONAI Label has an app of its own for bundles.
-LEFT_OUT = ("monai_label",)
 # The oldest date that a zip can have.
 DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def main() -> int:
-    """Writes the zip; returns 0, or 2 if the folder is no bundle."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the zip or the folder; returns 0, or 2 if the folder is no bundle or the zoo would refuse it."""
     parser = argparse.ArgumentParser(description="Pack a bundle with the package inside.")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a bundle")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: dist/NAME_VERSION.zip")
-    options = parser.parse_args()
+    parser.add_argument("--for", dest="target", choices=("zip", "zoo", "hub"), default="zip", help="default: zip")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="default: dist/NAME_VERSION.zip or dist/FOR/NAME")
+    parser.add_argument(
+        "--weights-url", metavar="URL", help="zoo: where models/model.pt will be; it goes into large_files.yml"
+    )
+    parser.add_argument(
+        "--model-info",
+        type=Path,
+        metavar="FILE",
+        help="zoo: its models/model_info.json, to check that the version is new",
+    )
+    options = parser.parse_args(arguments)
+    if options.target != "zoo" and (options.weights_url or options.model_info):
+        parser.error("--weights-url and --model-info are for --for zoo")
+    bundle = options.bundle.resolve()
+    folder = options.output or Path("dist") / options.target / bundle.name
     try:
-        output = pack(options.bundle, options.output)
+        if options.target == "zip":
+            output = pack(bundle, options.output)
+            print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")
+            return 0
+        from mobileutr_monai.bundle.publish import write_hub_folder, write_zoo_folder
+
+        if options.target == "hub":
+            output = write_hub_folder(bundle, folder)
+        else:
+            info = json.loads(options.model_info.read_text(encoding="utf-8")) if options.model_info else None
+            output = write_zoo_folder(bundle, folder, options.weights_url, info)
     except (OSError, ValueError) as error:
         print(f"pack_bundle: error: {error}", file=sys.stderr)
         return 2
-    print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    print(f"{output}  {size / 1e6:.1f} MB")
     return 0
 
 
@@ -46,9 +69,8 @@ def pack(bundle: Path, output: Path | None = None) -> Path:
         FileNotFoundError: the folder is no bundle, or has no weights.
     """
     bundle = bundle.resolve()
-    files = sorted([*list_bundle_files(bundle), *_find_package_files()])
-    metadata = json.loads((bundle / METADATA).read_text(encoding="utf-8"))
-    metadata["required_packages_version"].pop(DISTRIBUTION, None)  # it is inside
+    files = sorted(list_packed_files(bundle))
+    metadata = make_packed_metadata(bundle)
     output = output or Path("dist") / f"{bundle.name}_{metadata['version']}.zip"
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, lambda file: _write_archive(file, bundle.name, files, metadata))
@@ -64,13 +86,6 @@ def _write_archive(
             if name == METADATA:
                 content = json.dumps(metadata, indent=4).encode()
             archive.writestr(zipfile.ZipInfo(f"{folder}/{name}", DATE), content, zipfile.ZIP_DEFLATED)
-
-
-def _find_package_files() -> Iterator[tuple[str, Path]]:
-    for path in PACKAGE.rglob("*"):
-        inside = path.relative_to(PACKAGE)
-        if path.is_file() and inside.parts[0] not in LEFT_OUT and "__pycache__" not in inside.parts:
-            yield f"{PACKAGE.name}/{inside.as_posix()}", path
 
 
 if __name__ == "__main__":
