@@ -68,7 +68,7 @@ def _say_usage(message: str, command: str) -> str:
 
 def _build_parser() -> argparse.ArgumentParser:
     import mobileutr_monai
-    from mobileutr_monai.core.choices import ENGINES, SEG_TYPES, SUFFIXES
+    from mobileutr_monai.core.choices import ENGINES, EXPORT_FORMATS, SEG_TYPES
     from mobileutr_monai.verbs import labels, training
     from mobileutr_monai.verbs.options import (
         amount,
@@ -215,15 +215,35 @@ def _build_parser() -> argparse.ArgumentParser:
 
     export = verbs.add_parser("export", help="convert a bundle's network for another runtime and compare the result")
     export.add_argument(
-        "bundle", type=Path, metavar="BUNDLE", help="name or folder of a bundle, with configs/ and models/"
+        "bundles",
+        type=Path,
+        nargs="+",
+        metavar="BUNDLE",
+        help="name or folder of a bundle, with configs/ and models/; several for --format web",
     )
-    export.add_argument("--format", choices=SUFFIXES, default="onnx")
     export.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="file to write, ending in .onnx, .xml, .ts or .pte"
+        "--format",
+        choices=EXPORT_FORMATS,
+        default="onnx",
+        help="onnx (default), openvino, torchscript, executorch; or web: a folder with a page that segments images in "
+        "the browser, on the user's device",
+    )
+    export.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="file to write, ending in .onnx, .xml, .ts or .pte; for web, the folder",
+    )
+    export.add_argument(
+        "--onnxruntime-web",
+        type=Path,
+        metavar="DIR",
+        help="web: node_modules folder with onnxruntime-web and dicom-parser (default: ./node_modules)",
     )
     export.add_argument("--end-to-end", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
-    export.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing file, or page")
     export.set_defaults(verb=_export)
 
     masks = (
@@ -387,16 +407,26 @@ def _predict_with_onnx(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from mobileutr_monai.core.choices import check_export
+    from mobileutr_monai.bundle.find import find_bundle
+    from mobileutr_monai.core.choices import WEB, check_export
     from mobileutr_monai.core.folders import require_configs
 
-    require_configs(options.bundle)
+    options.bundles = [find_bundle(bundle) for bundle in options.bundles]
+    for bundle in options.bundles:
+        require_configs(bundle)
+    if options.format == WEB:
+        from mobileutr_monai.verbs.web import export_web
+
+        return export_web(options)
+    if len(options.bundles) > 1 or options.onnxruntime_web is not None:
+        name = "several bundles are" if len(options.bundles) > 1 else "--onnxruntime-web is"
+        raise ValueError(f"{name} for --format web; export one bundle at a time, without --onnxruntime-web")
     check_export(options.format, options.output, options.end_to_end)
     _require_file(options.weights, "weights")
     _keep_existing(options.output, options.overwrite)
     from mobileutr_monai.export.bundle import export_bundle
 
-    made = export_bundle(options.bundle, options.format, options.output, options.end_to_end, options.weights)
+    made = export_bundle(options.bundles[0], options.format, options.output, options.end_to_end, options.weights)
     content = made.content
     for path in made.files:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, weights {content['facts']['weights_sha256'][:12]}")

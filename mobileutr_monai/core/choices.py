@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 __all__ = [
     "ENGINES",
+    "EXPORT_FORMATS",
     "FURTHER_FORMATS",
     "MASK_FORMATS",
     "SEG_TYPES",
     "SUFFIXES",
+    "WEB",
     "Formats",
     "FurtherFormat",
     "check_export",
@@ -83,6 +85,12 @@ SEG_TYPES = ("binary", "labelmap")
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""
+
+WEB = "web"
+"""Format of an export that is a folder with a page: ``export.web``."""
+
+EXPORT_FORMATS = (*SUFFIXES, WEB)
+"""Names for ``export --format``."""
 
 
 def check_export(file_format: str, output: Path, end_to_end: bool) -> None:

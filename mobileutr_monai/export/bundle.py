@@ -56,7 +56,13 @@ class Exported(NamedTuple):
 
 
 def export_bundle(
-    bundle: Path, file_format: str, output: Path, end_to_end: bool = False, weights: Path | None = None
+    bundle: Path,
+    file_format: str,
+    output: Path,
+    end_to_end: bool = False,
+    weights: Path | None = None,
+    *,
+    with_probabilities: bool = False,
 ) -> Exported:
     """Writes a bundle's network, reopens it, compares, and keeps it if its label maps are the bundle's.
 
@@ -67,6 +73,7 @@ def export_bundle(
         output: file to write; the report lies next to it, with ``.parity.json`` behind its name.
         end_to_end: bake pre- and postprocessing in: ONNX of 2D bundles.
         weights: state dict to use instead of the bundle's own.
+        with_probabilities: an end-to-end file has a second output, ``probabilities``.
 
     Raises:
         FileNotFoundError: there is no such bundle, or it has no weights.
@@ -90,7 +97,7 @@ def export_bundle(
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         made = Path(folder) / output.name
         if end_to_end:
-            _write_end_to_end(parser, segmenter, made, facts)
+            _write_end_to_end(parser, segmenter, made, facts, with_probabilities)
         else:
             kind.write(segmenter.network, made, facts)
         run, found = kind.open(made)
@@ -176,26 +183,36 @@ def _describe(
         "largest_piece": json.dumps(end_to_end and bool(parser.get("largest_piece", False))),
         "channels": str(segmenter.network.in_channels),
         "threshold": str(segmenter.threshold),
+        "min_peak": str(parser.get("min_peak", 0.0)),
         "settings": json.dumps(parser.get_parsed_content("settings"), default=str),
         "mobileutr-monai": version("mobileutr-monai"),
     } | ({} if sides is None else {"sides": sides})
 
 
-def _write_end_to_end(parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str]) -> None:
+def _write_end_to_end(
+    parser: ConfigParser, segmenter: Any, path: Path, facts: dict[str, str], with_probabilities: bool
+) -> None:
     size = parser.get_parsed_content("image_size")
     check_preprocessing(segmenter.reader.preprocessing, size)
     network = fold_network(segmenter.network)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's overloads lack it
     example = torch.zeros(*_EXAMPLE_SIDES, segmenter.network.in_channels, dtype=torch.uint8)
     dims = {0: torch.export.Dim("rows", min=2, max=2**16), 1: torch.export.Dim("columns", min=2, max=2**16)}
+    model = EndToEndModel(
+        network,
+        size,
+        segmenter.threshold,
+        float(parser.get("min_peak", 0.0)),
+        with_probabilities=with_probabilities,
+    )
     with quiet():
         program = torch.onnx.export(
-            EndToEndModel(network, size, segmenter.threshold, float(parser.get("min_peak", 0.0))).eval(),
+            model.eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=(dims,),
             input_names=["pixels"],
-            output_names=["label"],
+            output_names=["label", "probabilities"] if with_probabilities else ["label"],
             opset_version=20,
             verbose=False,
         )

@@ -37,18 +37,34 @@ class EndToEndModel(nn.Module):
         image_size: rows and columns that the network sees.
         threshold: probability at and above which a pixel is foreground, of one output channel.
         min_peak: a label whose highest probability is lower is left out.
+        with_probabilities: also return the probabilities, for programs that let the user move the threshold.
 
     Shape:
         - input: (rows, columns, channels), uint8.
         - output: (rows, columns), uint8: label indices.
+        - probabilities: (output channels, rows, columns), float32.
     """
 
-    def __init__(self, network: nn.Module, image_size: Sequence[int], threshold: float, min_peak: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: Sequence[int],
+        threshold: float,
+        min_peak: float = 0.0,
+        *,
+        with_probabilities: bool = False,
+    ) -> None:
         super().__init__()
         self.network, self.image_size = network, tuple(image_size)
         self.threshold, self.min_peak = threshold, min_peak
+        self.with_probabilities = with_probabilities
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        probabilities = self._find_probabilities(pixels)
+        label = self._find_label(probabilities)
+        return (label, probabilities) if self.with_probabilities else label
+
+    def _find_probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         image = pixels.permute(2, 0, 1).to(torch.float32)
         sides = [torch.arange(image.shape[axis], device=pixels.device).to(torch.float32) for axis in (1, 2)]
         seen = [torch.arange(side, device=pixels.device).to(torch.float32) for side in self.image_size]
@@ -60,7 +76,9 @@ class EndToEndModel(nn.Module):
         logits = self.network(image[None])[0]
         probabilities = torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
         rows, columns = (_resizing(given, own, smooth & False) for own, given in zip(sides, seen, strict=True))
-        probabilities = rows @ probabilities @ columns.T
+        return rows @ probabilities @ columns.T
+
+    def _find_label(self, probabilities: torch.Tensor) -> torch.Tensor:
         label = probabilities[0] >= self.threshold if len(probabilities) == 1 else probabilities.argmax(dim=0)
         if self.min_peak:
             label = label.long()

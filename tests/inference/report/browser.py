@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ SECONDS = 30.0
 HIGH = 20
 """Descriptors from here on are neither of the shell nor those that the browser looks for."""
 KEYS = {
+    "Tab": (9, "\t"),
     "Enter": (13, "\r"),
     "Escape": (27, ""),
     **{f"Arrow{name}": (37 + i, "") for i, name in enumerate(("Left", "Up", "Right", "Down"))},
@@ -36,15 +38,28 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """One tab without a network.
+    """One tab without a network, or with this machine's own servers alone.
+
+    Args:
+        net_log: file in which the browser notes all requests of all its parts, at its end; with it, servers of this
+            machine can be reached.
 
     Attributes:
         console: errors and warnings of the page and the browser, and all that was logged.
         requests: addresses that were asked for.
+        patience: seconds that something may take.
     """
 
+    patience = SECONDS
+
     def __init__(
-        self, program: str, width: int = 1440, height: int = 900, dark: bool = False, phone: bool = False
+        self,
+        program: str,
+        width: int = 1440,
+        height: int = 900,
+        dark: bool = False,
+        phone: bool = False,
+        net_log: Path | None = None,
     ) -> None:
         self.console: list[str] = []
         self.requests: list[str] = []
@@ -56,6 +71,9 @@ class Browser:
         self._from, to_write = os.pipe()
         theirs = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, HIGH) for descriptor in (to_read, to_write)]
         flags = ["--headless", "--remote-debugging-pipe", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        if net_log is not None:
+            flags += [f"--log-net-log={net_log}", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+            flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         if os.geteuid() == 0:  # the sandbox of Chromium is not for root
             flags.append("--no-sandbox")
         # The browser looks for its pipes at the descriptors 3 and 4.
@@ -68,7 +86,8 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        self.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        if net_log is None:
+            self.cut_off()
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1 + phone, mobile=phone
         )
@@ -92,6 +111,20 @@ class Browser:
         os.close(self._from)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def cut_off(self) -> None:
+        """Takes the network away."""
+        self.send("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+
+    def visit(self, address: str) -> None:
+        """Opens an address of a server, without waiting."""
+        self.send("Page.navigate", url=address)
+
+    def give_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """Chooses files in an ``input``, of which a headless browser shows no dialog."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path.resolve()) for path in paths])
+
     def open(self, path: Path, fragment: str = "") -> None:
         """Opens a file and waits until it is there."""
         self.send("Page.navigate", url="about:blank")
@@ -107,7 +140,7 @@ class Browser:
 
     def wait(self, script: str) -> None:
         """Waits until an expression is true."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self.patience
         while not self.ask(script):
             assert time.monotonic() < deadline, f"never true: {script}"
             time.sleep(0.02)
