@@ -106,8 +106,10 @@ def test_every_still_of_an_ultrasound_has_a_structured_report_of_its_row(run, tm
         if not row["output"].endswith("_seg.dcm"):
             continue
         content = sr.srread(tmp_path / row["output"].replace("_seg.dcm", "_sr.dcm")).content
-        (group,) = content.get_planar_roi_measurement_groups() or content.get_image_measurement_groups()
-        values = {item.name.meaning: (float(item.value), item.unit.value) for item in group.get_measurements()}
+        groups = (*content.get_planar_roi_measurement_groups(), *content.get_image_measurement_groups())
+        assert len({group.tracking_uid for group in groups}) == 1
+        found = [item for group in groups for item in group.get_measurements()]
+        values = {item.name.meaning: (float(item.value), item.unit.value) for item in found}
         if row["pixels"] == "0":
             assert not values
             continue

@@ -1,19 +1,18 @@
 """Measurements as a DICOM structured report (TID 1500), by highdicom.
 
-One measurement group per label: the finding and its site in coded words, the segment (or, where no segmentation is
-written, the lines that lengths were measured along), what made it, its confidence, and its flags. A label that is
-nowhere has a group that says so.
+One measurement group per label: the finding and its site in coded words, the segment, what made it, its confidence, and
+its flags; and one with the lines of its axes, which the group of a segment (TID 1410, 1411) must not have. Where no
+segmentation is written both are one group. A label that is nowhere has a group that says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -41,6 +40,7 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     suppress_pydicom_warnings,
 )
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
+from mobileutr_monai.inference.outputs.dicom.sr_values import EXPECTED_DICE, SCHEME, list_values
 from mobileutr_monai.readers.dicom.errors import as_dicom_errors
 from mobileutr_monai.readers.dicom.header import DicomHeader, read_header
 from mobileutr_monai.readers.dicom.series import DicomCase
@@ -53,17 +53,8 @@ __all__ = ["EXPECTED_DICE", "write_report"]
 # Reports are numbered after captures.
 _SERIES_OFFSET = 3000
 
-_SCHEME = "99MOBILEUTR"
-EXPECTED_DICE = Code("expected-dice", _SCHEME, "Expected Dice coefficient of the segmentation")
-
 _PRESENCE = Code("705057003", "SCT", "Presence")
-_PIXELS = Code("{pixels}", "UCUM", "pixels")
-_RATIO = Code("1", "UCUM", "no units")
-_MILLILITRE = Code("ml", "UCUM", "ml")
 _QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
-
-# Centre of a pixel in the coordinates of an SR, in which the first pixel begins at 0.
-_CENTRE = 0.5
 
 
 class _Segment(NamedTuple):
@@ -108,8 +99,9 @@ def write_report(
             segments = _read_segments(segmentation, len(labels))
             report = _build(case, header, labels, measurements, assessments, algorithm, segments, created)
             expected = {
-                found.label: [float(item.value) for item in _list_values(case, found, assessment, segment)]
-                for found, assessment, segment in zip(measurements, assessments, segments, strict=True)
+                found.label: sorted(float(item.value) for values in lists for item in values)
+                for found, assessment in zip(measurements, assessments, strict=True)
+                for lists in [list_values(case, found, assessment, is_region=False)]
             }
         content = encode(report, case.paths[0])
 
@@ -157,7 +149,9 @@ def _build(
     referred = [segment.uid for segment in segments if segment is not None]
     uid = derive_uid("report", *made_by, *case.sop_uids, *referred, *values)
     groups = [
-        _describe(case, uid, *each, algorithm) for each in zip(labels, measurements, assessments, segments, strict=True)
+        group
+        for each in zip(labels, measurements, assessments, segments, strict=True)
+        for group in _describe(case, uid, *each, algorithm)
     ]
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_describe_device(algorithm)),
@@ -188,7 +182,7 @@ def _build(
     copy_patient_and_study(header, report)
     _restore_classes(report, case)
     scheme = Dataset()
-    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _SCHEME, "Private codes of MobileUtr MONAI"
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, "Private codes of MobileUtr MONAI"
     scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
     report.CodingSchemeIdentificationSequence = [scheme]
     set_creation(report, created)
@@ -214,8 +208,8 @@ def _describe(
     assessment: Assessment,
     segment: _Segment | None,
     algorithm: Algorithm,
-) -> Any:
-    """Returns the measurement group of a label."""
+) -> list[Any]:
+    """Returns the measurement groups of a label: one, and one of its axes where that refers to a segment."""
     from highdicom import sr
 
     is_there = measurement.pixels > 0
@@ -231,15 +225,14 @@ def _describe(
             manufacturer=MANUFACTURER,
         ),
         "finding_sites": None if label.anatomic_region is None else [sr.FindingSite(label.anatomic_region)],
-        "measurements": _list_values(case, measurement, assessment, segment),
-        "qualitative_evaluations": [
-            sr.QualitativeEvaluation(_PRESENCE, codes.SCT.Present if is_there else codes.SCT.Absent)
-        ],
     }
+    values, axes = list_values(case, measurement, assessment, is_region=segment is not None)
+    presence = sr.QualitativeEvaluation(_PRESENCE, codes.SCT.Present if is_there else codes.SCT.Absent)
+    whole: dict[str, Any] = {**common, "measurements": values, "qualitative_evaluations": [presence]}
     group: Any  # one of three classes, which are sequences of one item
     if segment is None or not is_there:
         sources = [sr.SourceImageForMeasurementGroup(case.sop_class_uid, sop_uid) for sop_uid in case.sop_uids]
-        group = sr.MeasurementsAndQualitativeEvaluations(**common, source_images=sources)
+        group = sr.MeasurementsAndQualitativeEvaluations(**whole, source_images=sources)
     elif case.kind is CaseKind.STILL:
         source = sr.SourceImageForSegmentation(case.sop_class_uid, case.sop_uids[0])
         referenced = sr.ReferencedSegmentationFrame(
@@ -247,75 +240,14 @@ def _describe(
         )
         # highdicom says both, the standard allows one (PS3.3 C.10.3.1.1); a frame of a segmentation is of one segment.
         del referenced[0].ReferencedSOPSequence[0].ReferencedSegmentNumber
-        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(**common, referenced_segment=referenced)
+        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(**whole, referenced_segment=referenced)
     else:
         series = sr.SourceSeriesForSegmentation(case.series_uid)
         volume = sr.ReferencedSegment(SegmentationStorage, segment.uid, segment.number, source_series=series)
-        group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(**common, referenced_segment=volume)
+        group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(**whole, referenced_segment=volume)
     if assessment.flags:
         group[0].ContentSequence.append(_make_comment(f"flags: {', '.join(assessment.flags)}"))
-    return group
-
-
-def _list_values(
-    case: DicomCase, found: Measurement, assessment: Assessment, segment: _Segment | None
-) -> list[sr.Measurement]:
-    """Returns the measurements of a group; a group of a region (TID 1410, 1411) must not have lines as well."""
-    from highdicom import sr
-
-    values = list(_measure(case, found, draws_lines=segment is None)) if found.pixels else []
-    if assessment.confidence is not None:
-        values.append(sr.Measurement(name=EXPECTED_DICE, value=round(assessment.confidence, 4), unit=_RATIO))
-    return values
-
-
-def _measure(case: DicomCase, found: Measurement, draws_lines: bool) -> Iterator[sr.Measurement]:
-    """Yields what is measured of a label, in mm where that is known."""
-    from highdicom import sr
-
-    def make(name: Code, value: float | None, unit: Code, line: int | None = None) -> Iterator[sr.Measurement]:
-        if value is not None:
-            lines = None if line is None or not draws_lines else _draw_line(case, found.ends[2 * line : 2 * line + 2])
-            yield sr.Measurement(name=name, value=value, unit=unit, referenced_coordinates=lines)
-
-    mm = codes.UCUM.Millimeter
-    if found.volume_ml is not None:
-        yield from make(codes.SCT.Volume, found.volume_ml, _MILLILITRE)
-        yield from make(codes.IBSI.Maximum3DDiameterOfAMesh, found.diameter_mm, mm)
-        yield from make(codes.SCT.LongAxis, found.slice_diameter_mm, mm, 0)
-        yield from make(codes.SCT.ShortAxis, found.slice_short_diameter_mm, mm, 1)
-    elif found.area_mm2 is not None:
-        yield from make(codes.SCT.Area, found.area_mm2, codes.UCUM.SquareMillimeter)
-        yield from make(codes.SCT.LongAxis, found.diameter_mm, mm, 0)
-        yield from make(codes.SCT.ShortAxis, found.short_diameter_mm, mm, 1)
-        yield from make(codes.SCT.Perimeter, found.circumference_mm, mm)
-    else:
-        is_plane = found.diameter_px is not None
-        yield from make(codes.SCT.Area if is_plane else codes.SCT.Volume, found.pixels, _PIXELS)
-        yield from make(codes.SCT.LongAxis, found.diameter_px, _PIXELS, 0)
-        yield from make(codes.SCT.ShortAxis, found.short_diameter_px, _PIXELS, 1)
-        yield from make(codes.SCT.Perimeter, found.circumference_px, _PIXELS)
-
-
-def _draw_line(case: DicomCase, ends: Sequence[tuple[int, ...]]) -> list[sr.CoordinatesForMeasurement] | None:
-    """Returns a line between two pixels of an image, or of a volume's slice; None where it would be a point."""
-    from highdicom import sr
-
-    if len(ends) != 2 or ends[0] == ends[1]:
-        return None
-    if case.kind is CaseKind.STILL:
-        place, points = 0, [(column, row) for row, column in ends]
-    else:
-        place, points = ends[0][2], [(end[0], end[1]) for end in ends]
-    frames = [case.frame_order[place] + 1] if case.frame_order else None
-    uid = case.sop_uids[0] if case.frame_order else case.sop_uids[place]
-    return [
-        sr.CoordinatesForMeasurement(
-            graphic_type=sr.GraphicTypeValues.POLYLINE,
-            graphic_data=np.array(points, np.float64) + _CENTRE,
-            source_image=sr.SourceImageForRegion(case.sop_class_uid, uid, frames),
-        )
-    ]
+    return [group, sr.MeasurementsAndQualitativeEvaluations(**common, measurements=axes)] if axes else [group]
 
 
 def _describe_device(algorithm: Algorithm) -> sr.ObserverContext:
@@ -375,8 +307,9 @@ def _check_written(path: Path, output: Path, expected: Mapping[str, Sequence[flo
         *content.get_volumetric_roi_measurement_groups(),
         *content.get_image_measurement_groups(),
     )
-    written = {
-        str(group.tracking_identifier): [float(item.value) for item in group.get_measurements()] for group in groups
-    }
+    written: dict[str, list[float]] = {}
+    for group in groups:
+        values = (float(item.value) for item in group.get_measurements())
+        written[str(group.tracking_identifier)] = sorted([*written.get(str(group.tracking_identifier), ()), *values])
     if written != expected:
         raise OutputCheckError(f"{output}: the report holds other measurements than it was given")

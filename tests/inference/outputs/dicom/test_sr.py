@@ -82,8 +82,15 @@ def write(
     return sr.srread(folder / "case_sr.dcm")
 
 
-def values_of(group: sr.MeasurementsAndQualitativeEvaluations) -> dict[str, tuple[float, str]]:
-    return {item.name.meaning: (float(item.value), item.unit.value) for item in group.get_measurements()}
+def values_of(*groups: sr.MeasurementsAndQualitativeEvaluations) -> dict[str, tuple[float, str]]:
+    found = [item for group in groups for item in group.get_measurements()]
+    assert len({item.name.meaning for item in found}) == len(found)
+    return {item.name.meaning: (float(item.value), item.unit.value) for item in found}
+
+
+def axes_of(report: sr.ComprehensiveSR) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Returns the group of the first label's axes."""
+    return next(group for group in report.content.get_image_measurement_groups() if group.get_measurements())
 
 
 def texts_of(item: Dataset) -> list[str]:
@@ -100,7 +107,10 @@ def test_a_calibrated_still_has_lengths_in_mm_and_its_segment(still: DicomCase, 
     assert (group.tracking_identifier, group.finding_type.meaning) == ("lesion", "Lesion")
     assert group.finding_sites[0].value.meaning == "Breast"
     longest = np.hypot(19 * 0.25, 9 * 0.5)
-    assert values_of(group) == {
+    axes = axes_of(report)
+    assert (axes.tracking_uid, axes.tracking_identifier) == (group.tracking_uid, "lesion")
+    assert set(values_of(axes)) == {"Long axis", "Short axis"}
+    assert values_of(group, axes) == {
         "Area": (25.0, "mm2"),
         "Long axis": (pytest.approx(longest, abs=0.01), "mm"),
         "Short axis": (pytest.approx(longest, abs=0.5), "mm"),
@@ -117,10 +127,13 @@ def test_a_calibrated_still_has_lengths_in_mm_and_its_segment(still: DicomCase, 
     assert f"weights_sha256={ALGORITHM.weights_sha256}" in texts_of(report)
 
 
-def test_without_a_segmentation_lengths_have_lines_in_the_image(still: DicomCase, tmp_path: Path) -> None:
-    report = write(still, tmp_path, PIXEL, with_segmentation=False)
+@pytest.mark.parametrize("with_segmentation", [True, False])
+def test_axes_have_lines_in_the_image(still: DicomCase, tmp_path: Path, with_segmentation: bool) -> None:
+    report = write(still, tmp_path, PIXEL, with_segmentation=with_segmentation)
     group, other = report.content.get_image_measurement_groups()
-    assert (len(group.get_measurements()), len(other.get_measurements())) == (4, 0)
+    if other.get_measurements():
+        group, other = other, group
+    assert (len(group.get_measurements()), len(other.get_measurements())) == (2 if with_segmentation else 4, 0)
     (long,) = group.get_measurements(name=codes.SCT.LongAxis)
     (line,) = [item for item in long[0].ContentSequence if item.ValueType == "SCOORD"]
     ends = np.reshape(line.GraphicData, (2, 2))
@@ -132,7 +145,7 @@ def test_without_a_segmentation_lengths_have_lines_in_the_image(still: DicomCase
 def test_without_calibration_everything_is_in_pixels(still: DicomCase, tmp_path: Path) -> None:
     report = write(still, tmp_path)
     (group,) = report.content.get_planar_roi_measurement_groups()
-    found = values_of(group)
+    found = values_of(group, axes_of(report))
     assert {unit for _, unit in found.values()} == {"{pixels}"}
     assert found["Area"][0] == 200
 
@@ -142,7 +155,7 @@ def test_a_volume_has_its_volume_and_both_diameters_of_a_slice(series: DicomCase
     to_mm = series.affine[:3, :3]
     report = write(series, tmp_path, to_mm)
     (group,) = report.content.get_volumetric_roi_measurement_groups()
-    found = values_of(group)
+    found = values_of(group, axes_of(report))
     assert found["Volume"] == (pytest.approx(200 * abs(np.linalg.det(to_mm)) / 1000, abs=1e-4), "ml")
     assert found["Long axis"] == found["Maximum 3D Diameter of a Mesh"]
     assert 0 < found["Short axis"][0] <= found["Long axis"][0]
@@ -163,11 +176,11 @@ def test_a_label_that_is_nowhere_has_a_group_that_says_so(
     assert texts_of(report).count("flags: nothing found") == 2
 
 
-def test_without_a_segmentation_a_length_of_a_volume_is_in_its_slice(series: DicomCase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_segmentation", [True, False])
+def test_an_axis_of_a_volume_is_in_its_slice(series: DicomCase, tmp_path: Path, with_segmentation: bool) -> None:
     assert series.affine is not None
-    report = write(series, tmp_path, series.affine[:3, :3], with_segmentation=False)
-    group, _ = report.content.get_image_measurement_groups()
-    (long,) = group.get_measurements(name=codes.SCT.LongAxis)
+    report = write(series, tmp_path, series.affine[:3, :3], with_segmentation=with_segmentation)
+    (long,) = axes_of(report).get_measurements(name=codes.SCT.LongAxis)
     (line,) = [item for item in long[0].ContentSequence if item.ValueType == "SCOORD"]
     assert line.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == series.sop_uids[2]
 
