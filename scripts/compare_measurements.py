@@ -132,20 +132,21 @@ def compare_set(folder: Path, number: int) -> Iterator[tuple[str, str, float, fl
 
 
 def summarise(rows: Sequence[tuple[str, str, float, float]]) -> dict[str, dict[str, float]]:
-    """Returns of each measurement how many were compared, and the largest difference."""
+    """Returns of each measurement how many were compared, and the largest and median difference."""
     result: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(row[1] for row in rows):
         of_name = [row for row in rows if row[1] == name]
         result[name] = {
             "masks": len(of_name),
             "largest_difference": round(max(abs(ours - other) for *_, ours, other in of_name), 4),
+            "median_difference": round(float(np.median([abs(ours - other) for *_, ours, other in of_name])), 4),
             "mean_value": round(float(np.mean([other for *_, other in of_name])), 3),
         }
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compares, and writes the largest differences."""
+    """Compares, and writes the differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of the data sets")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write")

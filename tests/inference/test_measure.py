@@ -4,13 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from mobileutr_monai.inference.measure import measure_components, measure_labels
-from scripts.compare_measurements import compare_set
+from scripts.compare_measurements import compare_image, compare_set, compare_volume
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,6 +175,24 @@ def test_measurements_of_real_masks_are_those_of_scikit_image_and_of_a_search():
     for name in ("busi", "msd_hippocampus"):
         for mask, measurement, ours, other in compare_set(folder / name, 3):
             assert ours == pytest.approx(other, abs=0.0051), (mask, measurement)
+
+
+def test_measurements_of_the_shipped_masks_are_those_of_scikit_image_and_of_a_search():
+    pytest.importorskip("skimage")
+    compared = 0
+    for path in sorted(ROOT.glob("bundles/*/sample_data/masks/0/*.png")):
+        label = (np.asarray(Image.open(path).convert("L")) > 127).astype(np.uint8)
+        for measurement, ours, other in compare_image(label) if label.any() else ():
+            assert ours == pytest.approx(other, abs=0.0051), (path, measurement)
+        compared += bool(label.any())
+    for path in sorted(ROOT.glob("bundles/*/sample_data/labels/*.nii.gz")):
+        image = nib.load(path)
+        for index in (1, 2):
+            label = (np.asarray(image.dataobj) == index).astype(np.uint8)
+            for measurement, ours, other in compare_volume(label, image.affine):
+                assert ours == pytest.approx(other, abs=0.0051), (path, index, measurement)
+            compared += 1
+    assert compared >= 20
 
 
 def test_the_committed_comparison_is_of_two_hundred_masks_that_agree():
