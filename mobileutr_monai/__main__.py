@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = _build_parser()
     options, unknown = parser.parse_known_args(arguments)
-    if len(unknown) == 1 and not unknown[0].startswith("-") and vars(options).get("folder", "") is None:
+    if unknown and vars(options).get("sources", "") == [] and not any(text.startswith("-") for text in unknown):
         # argparse takes an optional SOURCE for left out when an option stands before it.
-        options.folder = location(unknown.pop())
+        options.sources, unknown = list(map(location, unknown)), []
     if unknown:
         parser.exit(2, _say_usage(f"unrecognized arguments: {' '.join(unknown)}", f"{PROGRAM} {options.name_of_verb}"))
     name_user()
@@ -96,12 +96,12 @@ def _build_parser() -> argparse.ArgumentParser:
         "no torch",
     )
     predict.add_argument(
-        "folder",
+        "sources",
         type=location,
-        nargs="?",
+        nargs="*",
         metavar="SOURCE",
-        help="folder of images, NIfTI or DICOM, searched with its subfolders; or an address: s3://bucket/prefix, "
-        "file://, or a DICOMweb server, https://host/dicom-web",
+        help="files, or folders of images, NIfTI or DICOM, searched with their subfolders; or one address: "
+        "s3://bucket/prefix, file://, or a DICOMweb server, https://host/dicom-web",
     )
     predict.add_argument(
         "--list",
@@ -336,13 +336,16 @@ def _build_parser() -> argparse.ArgumentParser:
 def _predict(options: argparse.Namespace) -> int:
     if options.bundle.suffix == ".onnx":
         return _predict_with_onnx(options)
-    from mobileutr_monai.core.folders import check_folders, require_configs
+    from mobileutr_monai.core.folders import check_folders, check_inputs, require_configs
 
     # What can be told before MONAI is imported.
     require_configs(options.bundle)
-    source = _find_source(options)
+    source, inputs = _find_source(options)
     if isinstance(source, Path) and isinstance(options.output, Path) and not options.file_list:
-        check_folders(source, options.output)
+        if inputs:
+            check_inputs(inputs, source, options.output)
+        else:
+            check_folders(source, options.output)
     for path in options.weights or ():
         _require_file(path, "weights")
     if options.workers != 0:
@@ -360,6 +363,7 @@ def _predict(options: argparse.Namespace) -> int:
         "overwrite": options.overwrite,
     }
     given = {
+        "inputs": inputs or None,
         "file_list": options.file_list,
         "work_dir": options.work,
         "query": options.query,
@@ -385,24 +389,37 @@ def _predict(options: argparse.Namespace) -> int:
     return run_bundle(options.bundle, source, options.output, overrides)
 
 
-def _find_source(options: argparse.Namespace) -> str | Path:
-    if options.folder is not None:
-        return options.folder  # type: ignore[no-any-return]
-    if options.file_list is None:
+def _find_source(options: argparse.Namespace) -> tuple[str | Path, list[Path]]:
+    """Returns the folder or address of the inputs, and the files and folders in it that are chosen, if not all."""
+    from mobileutr_monai.core.walk import find_common_folder
+
+    sources = options.sources
+    if not sources and options.file_list is None:
         raise ValueError("no SOURCE: name the folder or the address that holds the inputs, or a list with --list")
-    return Path()
+    if not sources:
+        return Path(), []
+    if len(sources) == 1 and (isinstance(sources[0], str) or options.file_list or not sources[0].is_file()):
+        return sources[0], []
+    if any(isinstance(source, str) for source in sources):
+        raise ValueError("an address is segmented alone; give one SOURCE")
+    if options.file_list:
+        raise ValueError("the paths of --list are relative to one folder; give one SOURCE")
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f"no file or folder {str(source)!r}")
+    return find_common_folder(sources)
 
 
 def _predict_with_onnx(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.predict_onnx import main as predict_onnx
 
-    own = {"bundle", "folder", "output", "verb", "name_of_verb", "no_overlays", "no_page", "dry_run", "overwrite"}
+    own = {"bundle", "sources", "output", "verb", "name_of_verb", "no_overlays", "no_page", "dry_run", "overwrite"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
-    source = _find_source(options)
-    if isinstance(source, str) or isinstance(options.output, str):
-        raise ValueError("an ONNX file segments folders only; use a bundle for addresses")
+    source, inputs = _find_source(options)
+    if inputs or isinstance(source, str) or isinstance(options.output, str):
+        raise ValueError("an ONNX file segments one folder; use a bundle for files, several folders and addresses")
     return predict_onnx(options.bundle, source, options.output, options.dry_run, options.overwrite)
 
 

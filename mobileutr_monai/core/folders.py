@@ -7,7 +7,15 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["check_folders", "has_other_report", "overlay_path", "read_labels", "refuse_mangled", "require_configs"]
+__all__ = [
+    "check_folders",
+    "check_inputs",
+    "has_other_report",
+    "overlay_path",
+    "read_labels",
+    "refuse_mangled",
+    "require_configs",
+]
 
 
 def check_folders(source: Path, target: Path) -> None:
@@ -21,6 +29,30 @@ def check_folders(source: Path, target: Path) -> None:
     inner, outer = target.resolve(), source.resolve()
     if inner == outer or outer in inner.parents:
         raise ValueError(f"output folder {inner} lies inside the input folder; choose one outside")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"output folder {target} is a file; choose another one")
+
+
+def check_inputs(inputs: Iterable[Path], folder: Path, target: Path) -> None:
+    """Checks where a run over files and folders reads and writes.
+
+    Args:
+        folder: what holds all inputs.
+
+    Raises:
+        ValueError: an input is not there or not in the folder, or results would lie in an input or next to a file.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise ValueError(f"no file or folder {str(path)!r}")
+        if not path.is_relative_to(folder):
+            raise ValueError(f"{str(path)!r} is not in {str(folder)!r}; give the folder that holds all inputs")
+        if path.is_dir():
+            check_folders(path, target)
+        elif target.resolve() == path.resolve().parent:
+            raise ValueError(
+                f"output folder {target.resolve()} is the folder of the input {path.name}; choose another one"
+            )
     if target.exists() and not target.is_dir():
         raise ValueError(f"output folder {target} is a file; choose another one")
 

@@ -15,6 +15,7 @@ from mobileutr_monai.core.reasons import Reason
 __all__ = [
     "Ignored",
     "Listing",
+    "find_common_folder",
     "is_file",
     "is_hidden",
     "is_system_folder",
@@ -129,8 +130,7 @@ def list_inputs(paths: Sequence[Path]) -> tuple[Path, Listing]:
         raise ValueError("no input is given; give a file or a folder at least")
     if len(paths) == 1 and not paths[0].is_file():
         return paths[0], list_files(paths[0])
-    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links are left as they are
-    root = Path(os.path.commonpath([path.parent if path.is_file() else path for path in whole]))
+    root, whole = find_common_folder(paths)
     listing = Listing()
     for path in whole:
         found = Listing([path]) if path.is_file() else list_files(path)
@@ -139,6 +139,12 @@ def list_inputs(paths: Sequence[Path]) -> tuple[Path, Listing]:
     listing.paths = sorted(set(listing.paths))
     listing.ignored = list(dict.fromkeys(listing.ignored))
     return root, listing
+
+
+def find_common_folder(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """Returns the deepest folder that holds all files and folders, and their absolute paths, links as they are."""
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - which does not follow links
+    return Path(os.path.commonpath([path.parent if path.is_file() else path for path in whole])), whole
 
 
 def is_file(path: Path) -> bool:

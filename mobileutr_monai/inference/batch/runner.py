@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
 from mobileutr_monai.core.choices import SEG_TYPES, Formats, check_formats, parse_formats
-from mobileutr_monai.core.folders import check_folders, refuse_mangled
+from mobileutr_monai.core.folders import check_folders, check_inputs, refuse_mangled
 from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOT_DECODED, NOTICE, pluralize
-from mobileutr_monai.core.walk import Listing
+from mobileutr_monai.core.walk import Listing, list_inputs
 from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.delivery import Deliver, RemoteFolder
@@ -132,6 +132,7 @@ class BatchRunner:
         memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
         dry_run: only say what would be done.
         overwrite: replace the results of an earlier run with other weights or settings; without, it is an error.
+        inputs: files and folders in ``dataset_dir`` to segment, all of it by default.
         stream: inputs and results that do not lie in one folder each.
     """
 
@@ -167,6 +168,7 @@ class BatchRunner:
         memory_limit: float = 0.0,
         dry_run: bool = False,
         overwrite: bool = False,
+        inputs: Sequence[str | Path] = (),
         stream: StreamOptions | None = None,
     ) -> None:
         every = [weights] if isinstance(weights, (str, Path)) else list(weights)
@@ -176,6 +178,7 @@ class BatchRunner:
         self._given_paths |= {"weights" if not i else f"weights {i}": path for i, path in enumerate(every)}
         # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
         self.dataset_dir = Path(dataset_dir).absolute()
+        self.inputs = [Path(path).absolute() for path in inputs]
         self.stream = stream or StreamOptions()
         self.output_dir = Path(self.stream.work_dir or output_dir)
         self.segmenter, self.weights = segmenter, Path(every[0])
@@ -364,7 +367,9 @@ class BatchRunner:
             self.folder.deliver_report(path for path in (*paths, *pages) if path.is_file())
 
     def find_cases(self, unpacked: Path, root: Path | None = None, listing: Listing | None = None) -> FoundInputs:
-        """Finds the cases of the input folder, or of some files in another one."""
+        """Finds the cases of the input folder, of the chosen inputs in it, or of some files in another one."""
+        if listing is None and self.inputs:
+            _, listing = list_inputs(self.inputs)
         found = find_cases(root or self.dataset_dir, unpacked, listing)
         return group_channels(found, self.segmenter.network.in_channels, self.segmenter.spatial_dims)
 
@@ -568,7 +573,13 @@ class BatchRunner:
     def _check_folders(self) -> None:
         try:
             refuse_mangled(**self._given_paths)
-            if not self.is_stream:
+            if self.inputs and self.is_stream:
+                raise ValueError(
+                    "several files or folders cannot be combined with a list or an address; give one source"
+                )
+            if self.inputs:
+                check_inputs(self.inputs, self.dataset_dir, self.output_dir)
+            elif not self.is_stream:
                 check_folders(self.dataset_dir, self.output_dir)
             check_report(self.output_dir)
             if "coco" in self.formats.further:
