@@ -127,6 +127,17 @@ def _build_parser() -> argparse.ArgumentParser:
         help="also store DICOM SEG and SR on the DICOMweb server that the inputs come from",
     )
     predict.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="segment on the nodes of a Ray cluster: auto, or its address; paths must be the same on all nodes",
+    )
+    predict.add_argument(
+        "--actors",
+        type=positive,
+        metavar="N",
+        help="copies of the bundle on the cluster (default: one per GPU, or per CPU)",
+    )
+    predict.add_argument(
         "--work", type=Path, metavar="DIR", help="folder for the report and for resuming, if --output is an address"
     )
     predict.add_argument(
@@ -157,7 +168,7 @@ def _build_parser() -> argparse.ArgumentParser:
         type=formats,
         metavar="NAME,...",
         help="auto: DICOM SEG for DICOM (default); plain: PNG and NIfTI; besides, with commas between them: "
-        "nrrd (3D Slicer), coco (coco.json), geojson (QuPath), rtstruct (DICOM series)",
+        "nrrd (3D Slicer), coco (coco.json), parquet (report.parquet), geojson (QuPath), rtstruct (DICOM series)",
     )
     predict.add_argument(
         "--seg-type",
@@ -367,6 +378,8 @@ def _predict(options: argparse.Namespace) -> int:
         "file_list": options.file_list,
         "work_dir": options.work,
         "query": options.query,
+        "ray": options.ray,
+        "actors": options.actors,
         "store": True if options.store else None,
         "weights": options.weights[0] if options.weights and len(options.weights) == 1 else options.weights,
         "tta": True if options.tta else None,

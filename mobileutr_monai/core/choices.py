@@ -57,6 +57,7 @@ class FurtherFormat(NamedTuple):
 FURTHER_FORMATS = {
     "nrrd": FurtherFormat((2, 3), "nrrd", "nrrd"),
     "coco": FurtherFormat((2,), "pycocotools", "coco", of_run=True),
+    "parquet": FurtherFormat((2, 3), "pyarrow", "parquet", of_run=True),
     "geojson": FurtherFormat((2,)),
     "rtstruct": FurtherFormat((3,)),
 }

@@ -110,6 +110,16 @@ class OutputFolder:
         (staged / stem).parent.mkdir(parents=True, exist_ok=True)
         return staged
 
+    @property
+    def making(self) -> Path:
+        """The folder of results in the making."""
+        return self.work / _UNFINISHED
+
+    def adopt(self, stem: str, other: OutputFolder) -> None:
+        """Takes what was staged for a case in another folder of the same file system."""
+        shutil.rmtree(self.find_staged(stem), ignore_errors=True)
+        other.find_staged(stem).rename(self.find_staged(stem))
+
     def list_staged(self, stem: str) -> dict[str, str]:
         """Returns ending -> SHA-256 of what was staged for a case."""
         base = self.find_staged(stem) / stem
@@ -138,7 +148,7 @@ class OutputFolder:
 
     def discard_all(self) -> None:
         """Removes whatever was in the making, also of a run that was killed."""
-        shutil.rmtree(self.work / _UNFINISHED, ignore_errors=True)
+        shutil.rmtree(self.making, ignore_errors=True)
 
     def is_whole(self, stem: str, files: Mapping[str, str], most_important: str) -> bool:
         """Whether all files of a case are there, and the most important one unchanged."""
@@ -173,7 +183,7 @@ class OutputFolder:
     def find_staged(self, stem: str) -> Path:
         """Returns the folder that the results of a case are staged in."""
         key = hashlib.sha256(stem.encode(errors="surrogateescape")).hexdigest()[:16]
-        return self.work / _UNFINISHED / key
+        return self.making / key
 
     def _target(self, stem: str, ending: str) -> Path:
         target = self.path / stem

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -39,6 +39,7 @@ from mobileutr_monai.inference.batch.fork_server import start_fork_server
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
 from mobileutr_monai.inference.batch.streaming import StreamOptions, StreamRun, unused_row
 from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
+from mobileutr_monai.inference.cluster.options import ClusterOptions
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
 from mobileutr_monai.inference.engines.table import ENGINES, start_engine
 from mobileutr_monai.inference.ensemble import describe_average
@@ -50,12 +51,16 @@ from mobileutr_monai.inference.quality import QualityCheck
 from mobileutr_monai.inference.report.coco import COCO, check_coco, clear_coco, write_coco
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.pages import PAGE, PAGES_DIR, clear_pages, write_pages
+from mobileutr_monai.inference.report.parquet import PARQUET, check_parquet, clear_parquet, write_parquet
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.mobileutr import MobileUtr
 from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
+
+if TYPE_CHECKING:
+    from mobileutr_monai.inference.cluster.ray_pipeline import RayPipeline
 
 __all__ = ["BatchRunner", "RunResult", "UsageError"]
 
@@ -134,6 +139,7 @@ class BatchRunner:
         overwrite: replace the results of an earlier run with other weights or settings; without, it is an error.
         inputs: files and folders in ``dataset_dir`` to segment, all of it by default.
         stream: inputs and results that do not lie in one folder each.
+        cluster: a Ray cluster that segments the cases; of each node, ``workers`` and limits hold for every actor.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class BatchRunner:
         overwrite: bool = False,
         inputs: Sequence[str | Path] = (),
         stream: StreamOptions | None = None,
+        cluster: ClusterOptions | None = None,
     ) -> None:
         every = [weights] if isinstance(weights, (str, Path)) else list(weights)
         if not every:
@@ -179,11 +186,13 @@ class BatchRunner:
         # Absolute: MONAI's LoadImage takes a "~" at the beginning for the home directory.
         self.dataset_dir = Path(dataset_dir).absolute()
         self.inputs = [Path(path).absolute() for path in inputs]
-        self.stream = stream or StreamOptions()
+        self.stream, self.cluster = stream or StreamOptions(), cluster or ClusterOptions()
         self.output_dir = Path(self.stream.work_dir or output_dir)
+        if self.cluster.is_needed:  # an actor has a current folder of its own
+            self.output_dir = self.output_dir.absolute()
         self.segmenter, self.weights = segmenter, Path(every[0])
         self.every_weights = [Path(path) for path in every]
-        self._members: list[MobileUtr] = []
+        self.members: list[MobileUtr] = []
         self.metadata, self.settings = metadata, dict(settings or {})
         self.folder = OutputFolder(self.output_dir)
         self.is_stream = self.stream.is_needed(dataset_dir, output_dir)
@@ -245,6 +254,7 @@ class BatchRunner:
         """
         self.check_options()
         self._check_folders()
+        self.cluster.check()
         streamed = self._open_stream(progress) if self.is_stream else None
         if self.dry_run:
             if streamed is not None:
@@ -252,7 +262,7 @@ class BatchRunner:
             with TemporaryDirectory() as unpacked:
                 found = self.find_cases(Path(unpacked))
                 return RunResult({}, None, tuple(self.foresee(found, self.reject_all(found))))
-        if self.workers:
+        if self.workers and not self.cluster.is_needed:
             start_fork_server()
         self.load_network()
         self.start_engine()
@@ -273,6 +283,8 @@ class BatchRunner:
                 self._write_at_end("report page", lambda: write_pages(self.output_dir, summary, self.labels.values()))
             if "coco" in self.formats.further:
                 self._write_at_end(COCO, lambda: write_coco(self.output_dir, self.segment_labels, identity["bundle"]))
+            if "parquet" in self.formats.further:
+                self._write_at_end(PARQUET, lambda: write_parquet(self.output_dir))
             self._deliver_report()
         return RunResult(counts, self.output_dir / (PAGE if self.report_page else "report.csv"))
 
@@ -291,8 +303,8 @@ class BatchRunner:
             for weights in self.every_weights:
                 compare_settings(weights, self.model_settings)
             load_weights(self.segmenter.network, self.weights)
-            self._members = [copy.deepcopy(self.segmenter.network) for _ in self.every_weights[1:]]
-            for network, weights in zip(self._members, self.every_weights[1:], strict=True):
+            self.members = [copy.deepcopy(self.segmenter.network) for _ in self.every_weights[1:]]
+            for network, weights in zip(self.members, self.every_weights[1:], strict=True):
                 load_weights(network, weights)
         except (FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from error
@@ -338,7 +350,7 @@ class BatchRunner:
         try:
             segmenter.predictor, *segmenter.further_predictors = [
                 start_engine(self.engine, network, segmenter.device, batch_size, sides)
-                for network in (segmenter.network, *self._members)
+                for network in (segmenter.network, *self.members)
             ]
         except ValueError as error:
             raise UsageError(str(error)) from error
@@ -361,7 +373,7 @@ class BatchRunner:
     def _deliver_report(self) -> None:
         """Sends the report after the results, where these go to an address."""
         if isinstance(self.folder, RemoteFolder):
-            names = ("report.csv", "run.json", "report.json", PAGE)
+            names = ("report.csv", "run.json", "report.json", PAGE, PARQUET)
             pages = sorted((self.output_dir / PAGES_DIR).glob("*.html"))
             paths = [self.output_dir / name for name in names]
             self.folder.deliver_report(path for path in (*paths, *pages) if path.is_file())
@@ -405,13 +417,11 @@ class BatchRunner:
                 ledger.append([failed_row(case, error)])
         todo = [case for case in wanted if case.name not in done]
         disable = None if progress else True  # None draws the bar on a terminal alone: in a file it would break lines
-        worker = self.make_worker(identity)
         try:
             with (
-                self.make_pool(worker) as pool,
+                self.open_pipeline(identity) as pipeline,
                 tqdm(total=len(wanted), initial=len(done), desc="Segmenting", unit="case", disable=disable) as bar,
             ):
-                pipeline = self.make_pipeline(worker, pool, identity)
                 for case, rows in pipeline.segment(todo, input_stats, self.workers):
                     self.publish(case, rows, ledger)
                     bar.update()
@@ -432,9 +442,29 @@ class BatchRunner:
             )
         clear_pages(self.output_dir)
         clear_coco(self.output_dir)
+        clear_parquet(self.output_dir)
         if not self.report_page:
             clear_thumbnails(self.output_dir)
         self.folder.discard_all()
+
+    @contextmanager
+    def open_pipeline(
+        self, identity: Mapping[str, Any], deliver: Deliver | None = None
+    ) -> Iterator[Pipeline | RayPipeline]:
+        """Has what segments cases: this process and its workers, or the actors of a cluster.
+
+        Raises:
+            UsageError: there is no such cluster.
+        """
+        if self.cluster.is_needed:
+            from mobileutr_monai.inference.cluster.ray_pipeline import RayPipeline  # which imports this package's floor
+
+            with RayPipeline(self, identity, deliver) as actors:
+                yield actors
+        else:
+            worker = self.make_worker(identity)
+            with self.make_pool(worker) as pool:
+                yield self.make_pipeline(worker, pool, identity, deliver)
 
     def make_pipeline(
         self, worker: CaseWorker, pool: WorkerPool, identity: Mapping[str, Any], deliver: Deliver | None = None
@@ -584,6 +614,8 @@ class BatchRunner:
             check_report(self.output_dir)
             if "coco" in self.formats.further:
                 check_coco(self.output_dir)
+            if "parquet" in self.formats.further:
+                check_parquet(self.output_dir)
         except ValueError as error:
             raise UsageError(str(error)) from None
 

@@ -38,6 +38,7 @@ from mobileutr_monai.readers.sources.units import Fetched, Grouping, Source, Uni
 
 if TYPE_CHECKING:
     from mobileutr_monai.inference.batch.runner import BatchRunner
+    from mobileutr_monai.inference.cluster.ray_pipeline import RayPipeline
 
 __all__ = ["StreamOptions", "StreamRun", "unused_row"]
 
@@ -48,6 +49,8 @@ PARTS_AHEAD = 1
 """Parts that are fetched while one is segmented."""
 MOST_FILES, MOST_BYTES = 256, 2**30
 """Of a part, unless files that belong together are more."""
+FILES_PER_ACTOR = 64
+"""Of a part, with a cluster: each actor gets several tasks of it."""
 _MANY_CHANNELS_2D, _MANY_CHANNELS_3D = (1, 3), (1,)
 
 
@@ -114,13 +117,13 @@ class StreamOptions:
         if not (isinstance(output, str) and is_url(output)):
             if self.work_dir:
                 raise UsageError(f"a work folder is for results that go to an address; {output} is a folder")
-            return OutputFolder(Path(output))
+            return OutputFolder(Path(output).absolute())
         if not self.work_dir:
             raise UsageError(
                 f"results that go to {output} need a folder of this machine for the report: give one with --work"
             )
         try:
-            return RemoteFolder(Path(self.work_dir), output)
+            return RemoteFolder(Path(self.work_dir).absolute(), output)
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -165,13 +168,11 @@ class StreamRun:
         if isinstance(runner.folder, RemoteFolder):
             runner.folder.claim(is_resumed=True)
         disable = None if self.progress else True
-        worker = runner.make_worker(identity)
         try:
             with (
-                runner.make_pool(worker) as pool,
+                runner.open_pipeline(identity, self._deliver) as pipeline,
                 tqdm(initial=done, desc="Segmenting", unit="case", disable=disable) as bar,
             ):
-                pipeline = runner.make_pipeline(worker, pool, identity, self._deliver)
                 for part in self._fetch_ahead(self._list(ledger), work / FETCHED_DIR):
                     fetched = part.fetched.result()
                     for _ in self._segment_part(part, fetched, work, ledger, pipeline):
@@ -239,7 +240,8 @@ class StreamRun:
         waiting: deque[_Part] = deque()
         try:
             with ThreadPoolExecutor(1) as pool:
-                for number, part in enumerate(gather_parts(units, MOST_FILES, MOST_BYTES)):
+                most_files = max(MOST_FILES, FILES_PER_ACTOR * self.runner.cluster.actors)
+                for number, part in enumerate(gather_parts(units, most_files, MOST_BYTES)):
                     target = folder / str(number)
                     waiting.append(_Part(part, target, pool.submit(self.source.fetch, part, target)))
                     if len(waiting) > PARTS_AHEAD:
@@ -250,7 +252,7 @@ class StreamRun:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _segment_part(
-        self, part: _Part, fetched: Fetched, work: Path, ledger: StreamTable, pipeline: Pipeline
+        self, part: _Part, fetched: Fetched, work: Path, ledger: StreamTable, pipeline: Pipeline | RayPipeline
     ) -> Iterator[str]:
         """Yields the name of each case as it ends."""
         runner = self.runner

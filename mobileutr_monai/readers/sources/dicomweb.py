@@ -112,6 +112,14 @@ class DicomWebSource:
         self.query = parse_query(query)
         self.client = open_server(url)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the client out: it holds credentials, and every node has its own in its environment."""
+        return {name: value for name, value in self.__dict__.items() if name != "client"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.client = open_server(self.url)
+
     def check(self) -> None:
         try:
             self._search(0, 1)

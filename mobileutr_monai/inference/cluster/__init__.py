@@ -1,0 +1,1 @@
+"""Batch inference on the nodes of a Ray cluster."""
