@@ -152,6 +152,13 @@ def test_dciodvfy_finds_no_error(still: DicomCase, tmp_path: Path) -> None:
     assert not [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 
+@pytest.mark.skipif(shutil.which("dcmpschk") is None, reason="no dcmpschk (Debian's dcmtk)")
+def test_the_checker_of_dcmtk_passes_it(still: DicomCase, tmp_path: Path) -> None:
+    write_presentation_state(still, [make_label(still)], LABELS, ALGORITHM, tmp_path / "a.dcm")
+    done = subprocess.run(["dcmpschk", tmp_path / "a.dcm"], capture_output=True, text=True, check=False)
+    assert "Test passed" in done.stdout + done.stderr
+
+
 @pytest.mark.skipif(shutil.which("dcmp2pgm") is None, reason="no dcmp2pgm (Debian's dcmtk)")
 def test_dcmtk_reads_it_and_draws_the_image_as_it_is(tmp_path: Path) -> None:
     write_still(PICTURE, "L", tmp_path / "still.dcm")
