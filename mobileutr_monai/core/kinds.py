@@ -5,14 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["DICOM_SUFFIXES", "IMAGE_SIGNATURES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "strip_suffix"]
+__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "begins_like_image", "strip_suffix"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
-IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-"""What PNG, JPEG, BMP and TIFF begin with."""
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF87a", b"GIF89a")
 
 
 class CaseKind(str, Enum):
@@ -26,6 +25,11 @@ class CaseKind(str, Enum):
 
     def __str__(self) -> str:
         return str(self.value)
+
+
+def begins_like_image(start: bytes) -> bool:
+    """Whether a file that begins so is PNG, JPEG, BMP, TIFF, WebP or GIF; 12 bytes tell."""
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def strip_suffix(path: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, strip_suffix
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, begins_like_image, strip_suffix
 from mobileutr_monai.core.output_folder import name_outputs
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import escape
@@ -232,7 +232,7 @@ def _sniff(path: Path) -> CaseKind | None:
         start = b""
     if start[128:132] == b"DICM":  # first: the 128 bytes before it may be those of a TIFF
         return CaseKind.STILL
-    if start.startswith(IMAGE_SIGNATURES):
+    if begins_like_image(start):
         return CaseKind.IMAGE
     if start.startswith(b"\x1f\x8b"):
         try:
