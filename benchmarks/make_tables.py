@@ -16,7 +16,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "monai_label.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "monai_label.md",
+    ROOT / "docs" / "scale.md",
+)
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -283,6 +288,44 @@ def make_active_learning(machine: str) -> str:
     return to_table(head, rows) + describe(result)
 
 
+def make_scale(machine: str) -> str:
+    """Batch inference against the number of inputs, without a network."""
+    result = read("scale", machine)
+    head = ["run", "inputs", "images a second", "CPU ms an image: driver", "actors", "driver, MiB halfway", "at most"]
+    head += ["actor, MiB at most"]
+    rows = []
+    for run in result["runs"]:
+        actors = "actor_peak_mib" in run
+        rows.append(
+            [
+                run["how"],
+                f"{run['inputs']:,}",
+                f"{run['cases'] / run['seconds']:.1f}",
+                f"{1000 * run['driver_cpu_seconds'] / run['cases']:.1f}",
+                f"{1000 * run['actor_cpu_seconds'] / run['cases']:.1f}" if actors else "",
+                str(run["driver_mib_halfway"]),
+                str(run["driver_peak_mib"]),
+                str(run["actor_peak_mib"]) if actors else "",
+            ]
+        )
+    shared = "; other heavy programs ran on the machine" if result["machine"]["shared_with_other_jobs"] else ""
+    return to_table(head, rows) + f"\n{result['machine']['processor']}, {result['machine']['cores']} CPUs{shared}.\n"
+
+
+def make_ray_kills(_machine: str) -> str:
+    """What kills did to runs on a cluster."""
+    path = ROOT / "tests" / "soak" / "results" / "ray_kills.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for kind, times in result["seconds_until_it_went_on"].items():
+        middle = f"{times[len(times) // 2]:.0f}" if times else ""
+        rows.append([kind, str(result["kills"].get(kind, 0)), middle, f"{max(times):.0f}" if times else ""])
+    told = f"{len(result['violations'])} results missing, torn, twice or other than without Ray"
+    return to_table(["killed", "times", "seconds until the report grew again, median", "at most"], rows) + (
+        f"\n{result['folders']} folders of {result['images'] + 1} files; {told}.\n"
+    )
+
+
 TABLES: dict[str, Callable[[str], str]] = {
     "network": make_network,
     "sizes": make_sizes,
@@ -296,6 +339,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "memory": make_memory,
     "peers": make_peers,
     "active_learning": make_active_learning,
+    "scale": make_scale,
+    "ray_kills": make_ray_kills,
 }
 
 

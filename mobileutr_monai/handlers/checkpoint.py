@@ -22,6 +22,8 @@ __all__ = ["TrainingCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
+
 
 class TrainingCheckpoint:
     """Saves after epochs what training needs to resume, keeps the best model, and installs it at the end.
@@ -37,7 +39,8 @@ class TrainingCheckpoint:
         model: what is kept when it is the best.
         evaluator: engine that computes ``metric``.
         metric: name of a metric, higher is better. Ties keep the earlier epoch.
-        resume: continue from ``training/last.pt``.
+        resume: continue from ``training/last.pt``; with ``auto``, only if it is there, so that the command that began a
+            training is the one that resumes it, as ``torchrun --max-restarts`` and job queues need.
         interval: epochs between two saves; the last epoch is saved always.
         score_installed: score the weights of ``model.pt`` at the start, on the same cases; the log ends with both
             scores.
@@ -55,7 +58,7 @@ class TrainingCheckpoint:
         model: nn.Module,
         evaluator: Engine,
         metric: str,
-        resume: bool = False,
+        resume: bool | str = False,
         interval: int = 1,
         score_installed: bool = False,
         only_better: bool = False,
@@ -65,6 +68,8 @@ class TrainingCheckpoint:
                 f"ckpt_dir {ckpt_dir!r} contains '::', which monai.bundle run also makes of '#'; choose a path without "
                 "either"
             )
+        if isinstance(resume, str) and resume != AUTO:
+            raise ValueError(f"resume must be True, False or {AUTO!r}, got {resume!r}")
         self.ckpt_dir = Path(ckpt_dir)
         self.last, self.best = self.ckpt_dir / "training" / "last.pt", self.ckpt_dir / "training" / "best.pt"
         self.state = dict(state)
@@ -87,7 +92,7 @@ class TrainingCheckpoint:
     def _start(self, engine: Engine) -> None:
         if self.score_installed or self.only_better:
             self.earlier_score = self._score_installed()
-        if self.resume:
+        if self.last.is_file() if self.resume == AUTO else self.resume:
             self._restore(engine)
         elif is_main_process():
             self.best_score = float("-inf")  # a round of a federation starts the same objects again

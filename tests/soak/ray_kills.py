@@ -150,8 +150,9 @@ def kill(
         cluster.add()
         return driver
     actors = [process for node in cluster.nodes for process in node.actors()]
-    if actors:
-        chance.choice(actors).send_signal(signal.SIGKILL)
+    if not actors:
+        raise RuntimeError("there is no actor to kill")
+    chance.choice(actors).send_signal(signal.SIGKILL)
     return driver
 
 
