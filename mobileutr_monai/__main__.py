@@ -182,6 +182,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="also write frames of DICOM SEG without a pixel, for viewers that misplace segments otherwise",
     )
     predict.add_argument(
+        "--place-stills",
+        action="store_true",
+        help="give DICOM SEG of stills without a place in the patient a synthetic one, for viewers that need it (OHIF)",
+    )
+    predict.add_argument(
         "--probabilities",
         action="store_true",
         help="also write the probabilities of DICOM as NAME_probabilities.dcm, a fractional DICOM SEG",
@@ -391,6 +396,7 @@ def _predict(options: argparse.Namespace) -> int:
         "output_format": options.format,
         "seg_type": options.seg_type,
         "keep_empty_frames": True if options.keep_empty_frames else None,
+        "place_stills": True if options.place_stills else None,
         "probabilities": True if options.probabilities else None,
         "structured_report": True if options.structured_report else None,
         "presentation_state": True if options.presentation_state else None,

@@ -127,6 +127,7 @@ class BatchRunner:
             in, of ``FURTHER_FORMATS``: a list, or a text with commas.
         seg_type: ``binary``: DICOM SEG with one frame per label and slice; ``labelmap``: one frame per slice.
         keep_empty_frames: also write frames of DICOM SEG without a pixel.
+        place_stills: give the DICOM SEG of stills without a place in the patient a synthetic one.
         probabilities: also write ``NAME_probabilities.dcm`` for DICOM stills and series, a fractional DICOM SEG.
         structured_report: also write ``NAME_sr.dcm`` for DICOM stills and series, their measurements.
         presentation_state: also write ``NAME_pr.dcm`` for DICOM stills and cines, their contours.
@@ -165,6 +166,7 @@ class BatchRunner:
         output_format: str | Sequence[str] = "auto",
         seg_type: str = "binary",
         keep_empty_frames: bool = False,
+        place_stills: bool = False,
         probabilities: bool = False,
         structured_report: bool = False,
         presentation_state: bool = False,
@@ -210,7 +212,7 @@ class BatchRunner:
         self.output_format, self.any_modality = output_format, any_modality
         self.seg_type, self.keep_empty_frames, self.probabilities = seg_type, keep_empty_frames, probabilities
         self.components, self.structured_report = components, structured_report
-        self.presentation_state = presentation_state
+        self.presentation_state, self.place_stills = presentation_state, place_stills
 
     def main(self) -> None:
         """Runs over the folder with a progress bar and says on stderr how it went: the config's entry point.
@@ -516,6 +518,7 @@ class BatchRunner:
             formats=self.formats.further,
             seg_type=self.seg_type,
             keep_empty_frames=self.keep_empty_frames,
+            place_stills=self.place_stills,
             probabilities=self.probabilities,
         )
         writer = CaseWriter(self.output_dir, options)
@@ -655,6 +658,7 @@ class BatchRunner:
             "whole_overlays": self.whole_overlays,
             "seg_type": self.seg_type,
             "keep_empty_frames": self.keep_empty_frames,
+            "place_stills": self.place_stills,
             "probabilities": self.probabilities,
             "structured_report": self.structured_report,
             "presentation_state": self.presentation_state,

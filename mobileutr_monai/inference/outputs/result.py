@@ -47,6 +47,7 @@ class OutputOptions(NamedTuple):
         formats: what results are also written in, keys of ``FURTHER_FORMATS``.
         seg_type: of DICOM SEG: ``binary`` or ``labelmap``.
         keep_empty_frames: whether DICOM SEG has frames without a pixel.
+        place_stills: whether DICOM SEG of stills without a place in the patient has a synthetic one.
         probabilities: whether DICOM stills and series get their probabilities as a fractional DICOM SEG.
     """
 
@@ -61,6 +62,7 @@ class OutputOptions(NamedTuple):
     formats: tuple[str, ...] = ()
     seg_type: str = "binary"
     keep_empty_frames: bool = False
+    place_stills: bool = False
     probabilities: bool = False
 
     def may_show(self, case: InputCase) -> bool:

@@ -87,6 +87,7 @@ def _write_seg(result: CaseResult, path: Path) -> None:
         path,
         seg_type=options.seg_type,
         keep_empty_frames=options.keep_empty_frames,
+        place_stills=options.place_stills,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -36,7 +37,9 @@ from mobileutr_monai.inference.outputs.dicom.seg_check import check_written
 from mobileutr_monai.inference.outputs.dicom.sources import (
     SourceSlice,
     correct_measures,
+    is_placed,
     make_stand_ins,
+    note_place,
     read_slices,
     refer_to_sources,
 )
@@ -137,6 +140,7 @@ def write_segmentation(
     *,
     seg_type: str = BINARY,
     keep_empty_frames: bool = False,
+    place_stills: bool = False,
     created: datetime | None = None,
     annotation: Annotation | None = None,
 ) -> None:
@@ -152,6 +156,8 @@ def write_segmentation(
         seg_type: ``binary``: one frame per label and slice. ``labelmap``: one frame per slice, which holds segment
             numbers (Label Map Segmentation Storage, Supplement 243 of 2024).
         keep_empty_frames: also writes frames without a pixel, for viewers that misplace segments otherwise.
+        place_stills: gives a still without a place in the patient a synthetic one, for viewers that need it, and says
+            so in DerivationDescription.
         created: date and time to write; now by default.
         annotation: who drew or corrected the label map; the algorithm alone by default.
 
@@ -167,7 +173,8 @@ def write_segmentation(
         raise ValueError(f"seg_type must be {BINARY} or {LABELMAP}, got {seg_type!r}")
     _refuse_cine(case)
     segments = _number_segments(case, label, labels)
-    _write(case, segments, seg_type, labels, algorithm, output, keep_empty_frames, created, annotation)
+    kept, placed = keep_empty_frames, place_stills
+    _write(case, segments, seg_type, labels, algorithm, output, kept, created, annotation, place_stills=placed)
 
 
 def write_probabilities(
@@ -218,6 +225,8 @@ def _write(
     keep_empty_frames: bool,
     created: datetime | None,
     annotation: Annotation | None,
+    *,
+    place_stills: bool = False,
 ) -> None:
     """Writes a segmentation.
 
@@ -227,7 +236,9 @@ def _write(
     with suppress_pydicom_warnings():
         slices = read_slices(case)
         with as_dicom_errors(case.paths[0], Reason.INCOMPLETE):
-            dataset = _build(case, slices, pixels, seg_type, labels, algorithm, keep_empty_frames, created, annotation)
+            images = make_stand_ins(case, slices, place_stills=place_stills)
+            kept = keep_empty_frames
+            dataset = _build(case, slices, images, pixels, seg_type, labels, algorithm, kept, created, annotation)
         content = encode(dataset, case.paths[0])
 
         def write(file: IO[bytes]) -> None:
@@ -279,6 +290,7 @@ def _number_segments(case: DicomCase, label: np.ndarray, labels: Sequence[Segmen
 def _build(
     case: DicomCase,
     slices: Sequence[SourceSlice],
+    images: Sequence[Dataset],
     pixels: np.ndarray,
     seg_type: str,
     labels: Sequence[SegmentLabel],
@@ -297,10 +309,12 @@ def _build(
     options = [str(keep_empty_frames), *(str(label) for label in labels)]
     if seg_type != BINARY:
         options.append(seg_type)
+    if is_placed(images[0], header):
+        options.append("synthetic place")
     series = "probability series" if seg_type == FRACTIONAL else "segmentation series"
     series_uid = derive_uid(series, *made_by, source_series_uid(header))
     dataset = Segmentation(
-        source_images=make_stand_ins(case, slices),
+        source_images=images,
         pixel_array=pixels / np.float32(MAX_FRACTION) if seg_type == FRACTIONAL else pixels,
         segmentation_type=seg_type.upper(),
         fractional_type="PROBABILITY",
@@ -325,6 +339,8 @@ def _build(
     copy_patient_and_study(header, dataset)
     refer_to_sources(dataset, slices)
     correct_measures(dataset, case, slices[0])
+    if is_placed(images[0], header):
+        note_place(dataset, header)
     if "FrameOfReferenceUID" not in dataset:
         dataset.PatientOrientation = header.dataset.get("PatientOrientation") or ""
     dimensions = derive_uid("dimensions", dataset.SOPInstanceUID)

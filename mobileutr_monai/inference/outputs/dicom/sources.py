@@ -17,11 +17,23 @@ from pydicom.valuerep import DS
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.outputs.dicom.provenance import check_source, derive_uid, source_series_uid, study_uid
+from mobileutr_monai.readers.dicom.calibration import read_pixel_size
 from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.header import DicomHeader, frame_attributes, numbers, read_header
 from mobileutr_monai.readers.dicom.series import ORIENTATION_TOLERANCE, DicomCase
 
-__all__ = ["SourceSlice", "correct_measures", "make_stand_ins", "read_slices", "refer_to_sources"]
+__all__ = [
+    "SourceSlice",
+    "correct_measures",
+    "is_placed",
+    "make_stand_ins",
+    "note_place",
+    "read_slices",
+    "refer_to_sources",
+]
+
+_SYNTHETIC_PLACE = "Place and slice thickness are synthetic, the source has none. "
+_SYNTHETIC_SPACING = "PixelSpacing is synthetic, too: lengths are in pixels. "
 
 
 class SourceSlice:
@@ -53,8 +65,12 @@ def read_slices(case: DicomCase) -> list[SourceSlice]:
     return [SourceSlice(header, 0, is_only=True) for header in headers]
 
 
-def make_stand_ins(case: DicomCase, slices: Sequence[SourceSlice]) -> list[Dataset]:
-    """A single-frame image for each slice, with what highdicom needs to know of it."""
+def make_stand_ins(case: DicomCase, slices: Sequence[SourceSlice], *, place_stills: bool = False) -> list[Dataset]:
+    """A single-frame image for each slice, with what highdicom needs to know of it.
+
+    Args:
+        place_stills: gives a still without a place in the patient a synthetic one.
+    """
     frame_of_reference = _find_frame_of_reference(case, slices)
     first, images = slices[0].header, []
     for item in slices:
@@ -70,6 +86,8 @@ def make_stand_ins(case: DicomCase, slices: Sequence[SourceSlice]) -> list[Datas
                 setattr(image, keyword, value)
         if frame_of_reference:
             _add_geometry(image, case, item, slices[0], frame_of_reference)
+        elif place_stills and case.kind is CaseKind.STILL:
+            _place(image, item.header)
         images.append(image)
     return images
 
@@ -121,6 +139,28 @@ def _distance_of_slices(case: DicomCase) -> float | None:
         return None
     normal = np.cross(case.affine[:3, 0], case.affine[:3, 1])
     return float(abs(case.affine[:3, 2] @ normal) / np.linalg.norm(normal))
+
+
+def _place(image: Dataset, header: DicomHeader) -> None:
+    """Gives a still a place of its own: a Frame of Reference that nothing else is in, and pixels of 1 mm if need be."""
+    size = read_pixel_size(header.path)
+    image.FrameOfReferenceUID = derive_uid("synthetic frame of reference", header.sop_uid)
+    image.PositionReferenceIndicator = ""
+    image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    image.PixelSpacing = [1, 1] if size is None else [DS(mm, auto_format=True) for mm in (size.row_mm, size.column_mm)]
+    image.SliceThickness = 1
+
+
+def is_placed(image: Dataset, header: DicomHeader) -> bool:
+    """Whether the place of a stand-in is synthetic."""
+    return str(image.get("FrameOfReferenceUID")) == str(derive_uid("synthetic frame of reference", header.sop_uid))
+
+
+def note_place(dataset: Dataset, header: DicomHeader) -> None:
+    """Says in the derivation of every frame what of its place is synthetic."""
+    text = _SYNTHETIC_PLACE + ("" if read_pixel_size(header.path) else _SYNTHETIC_SPACING)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.DerivationImageSequence[0].DerivationDescription = text.strip()
 
 
 def correct_measures(dataset: Dataset, case: DicomCase, first: SourceSlice) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import SegmentationStorage, UltrasoundImageStorage
+from pydicom.uid import CTImageStorage, SegmentationStorage, UltrasoundImageStorage
 from test_seg import (
     ALGORITHM,
     COLUMNS,
@@ -190,3 +190,38 @@ def is_of_labelmaps(error: str) -> bool:
     return (
         "<LABELMAP> for value 1 of attribute <Segmentation Type>" in error or "SegmentIdentificationSequence" in error
     )
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+@pytest.mark.parametrize("spacing", [None, [0.25, 0.5]])
+def test_a_still_may_get_a_synthetic_place_that_says_so(kind: str, spacing: list[float] | None, tmp_path: Path) -> None:
+    image = make_image(UltrasoundImageStorage, "US")
+    if spacing:
+        image = make_image(CTImageStorage, "CT")
+        image.PixelSpacing = spacing
+    case = find_case(save(image, tmp_path / "still"))
+    label = write(case, kind, tmp_path / "plain.dcm")
+    write(case, kind, tmp_path / "placed.dcm", place_stills=True)
+    plain, placed = dcmread(tmp_path / "plain.dcm"), dcmread(tmp_path / "placed.dcm")
+    assert "FrameOfReferenceUID" not in plain and placed.FrameOfReferenceUID and "FrameOfReferenceUID" not in image
+    assert plain.SOPInstanceUID != placed.SOPInstanceUID
+    assert np.array_equal(read_pixels(case, tmp_path / "placed.dcm", combine_segments=True), label)
+    shared, frame = placed.SharedFunctionalGroupsSequence[0], placed.PerFrameFunctionalGroupsSequence[0]
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == (spacing or [1, 1])
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
+    derivation = frame.DerivationImageSequence[0]
+    assert derivation.DerivationDescription.startswith("Place and slice thickness are synthetic")
+    assert ("PixelSpacing is synthetic" in derivation.DerivationDescription) is (spacing is None)
+    assert derivation.SourceImageSequence[0].ReferencedSOPInstanceUID == case.sop_uids[0]
+    if kind == "binary" and shutil.which("dciodvfy") is not None:
+        assert not find_errors(tmp_path / "placed.dcm") - find_errors(tmp_path / "plain.dcm")
+
+
+def test_a_still_with_a_place_keeps_it(tmp_path: Path) -> None:
+    image = make_image(UltrasoundImageStorage, "US")
+    image.FrameOfReferenceUID, image.PixelSpacing, image.SliceThickness = "1.2.3", [0.5, 0.5], 3
+    image.ImagePositionPatient, image.ImageOrientationPatient = [1, 2, 3], [0, 1, 0, 0, 0, -1]
+    case = find_case(save(image, tmp_path / "still"))
+    for name, options in (("a", {}), ("b", {"place_stills": True})):
+        write(case, "binary", tmp_path / name, **options)
+    assert dcmread(tmp_path / "a") == dcmread(tmp_path / "b")
