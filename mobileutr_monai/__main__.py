@@ -360,6 +360,8 @@ def _predict(options: argparse.Namespace) -> int:
     if isinstance(source, Path) and isinstance(options.output, Path) and not options.file_list:
         if inputs:
             check_inputs(inputs, source, options.output)
+        elif not source.exists():
+            raise FileNotFoundError(f"no file or folder {str(source)!r}")
         else:
             check_folders(source, options.output)
     for path in options.weights or ():

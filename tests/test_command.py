@@ -20,7 +20,7 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--batch-size", "0"), "at least 1"),
         (("predict", "nowhere", "FOLDER", "--output", "out"), "is not a bundle"),
         (("predict", "nowhere.onnx", "FOLDER", "--output", "out"), "nowhere.onnx"),
-        (("predict", "BUNDLE", "nowhere", "--output", "out"), "is not a folder"),
+        (("predict", "BUNDLE", "nowhere", "--output", "out"), "no file or folder 'nowhere'"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--weights", "none.pt"), "no weights at none.pt"),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--engine", "tensorflow"), "choose from "),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--workers", "-1"), "a whole number, 0 or more, got -1"),
