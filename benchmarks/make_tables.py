@@ -161,6 +161,19 @@ def make_startup(machine: str) -> str:
     return to_table(["command", "median, s", "interquartile range", "CPU time, s"], rows) + describe(result)
 
 
+def make_imports(machine: str) -> str:
+    """What importing less of MONAI saves."""
+    result = read("imports", machine)
+    names = {"before": "all of MONAI", "after": "without what it does not use"}
+    rows = [
+        [names[name], f"{row['cpu_median_s']:.2f}", f"{row['median_s']:.1f}"]
+        for name, row in result["versions"].items()
+    ]
+    ratios = result["before_over_after"]
+    rows.append(["ratio, median of the pairs", f"{ratios['cpu']:.2f}", f"{ratios['elapsed']:.2f}"])
+    return to_table(["`mobileutr predict BUNDLE`", "CPU time, s", "elapsed, s"], rows) + describe(result)
+
+
 def make_profile(machine: str) -> str:
     """Where the time of OpenVINO goes."""
     result = read("profile", machine)
@@ -333,6 +346,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "verdicts": make_verdicts,
     "batch": make_batch,
     "startup": make_startup,
+    "imports": make_imports,
     "profile": make_profile,
     "training": make_training,
     "training_step": make_training_step,

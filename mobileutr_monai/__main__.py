@@ -16,8 +16,17 @@ NAMED = ("predict", "export", "new-bundle")
 RESEARCH_ONLY = "Research only. Not a medical device."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage)."""
+def command() -> int:
+    """What a process does that is started as the command."""
+    return main(is_alone=True)
+
+
+def main(arguments: Sequence[str] | None = None, *, is_alone: bool = False) -> int:
+    """Runs one verb; returns 0 (all went well), 1 (some cases failed) or 2 (usage).
+
+    Args:
+        is_alone: nothing else runs in this process, so that a verb may import MONAI without what the verb does not use.
+    """
     import warnings
 
     from mobileutr_monai.bundle.find import find_bundle
@@ -31,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.sources, unknown = list(map(location, unknown)), []
     if unknown:
         parser.exit(2, _say_usage(f"unrecognized arguments: {' '.join(unknown)}", f"{PROGRAM} {options.name_of_verb}"))
+    options.is_alone = is_alone
     name_user()
     logging.getLogger("monai").setLevel(logging.ERROR)  # it warns of optional packages that this project does not use
     try:
@@ -366,10 +376,16 @@ def _predict(options: argparse.Namespace) -> int:
             check_folders(source, options.output)
     for path in options.weights or ():
         _require_file(path, "weights")
+    from mobileutr_monai.inference.batch.light_imports import find_unused, import_monai_without
+
+    is_as_shipped = options.is_alone and not options.settings  # --set may name any object of MONAI
+    unused = find_unused(options.bundle / "configs" / "inference.json") if is_as_shipped else ()
     if options.workers != 0:
         from mobileutr_monai.inference.batch.fork_server import start_fork_server
 
-        start_fork_server()  # before MONAI is imported here, so that it is imported in both at once
+        start_fork_server(unused)  # before MONAI is imported here, so that it is imported in both at once
+    if unused:
+        import_monai_without(unused)
     from mobileutr_monai.bundle.running import run_bundle
 
     overrides: dict[str, object] = {
@@ -607,4 +623,4 @@ def _write_json(path: Path, content: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

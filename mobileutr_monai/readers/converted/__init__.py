@@ -1,1 +1,0 @@
-"""Formats that are converted to NIfTI before they are read."""
