@@ -304,25 +304,29 @@ def make_active_learning(machine: str) -> str:
 def make_scale(machine: str) -> str:
     """Batch inference against the number of inputs, without a network."""
     result = read("scale", machine)
-    head = ["run", "inputs", "images a second", "CPU ms an image: driver", "actors", "driver, MiB halfway", "at most"]
-    head += ["actor, MiB at most"]
-    rows = []
-    for run in result["runs"]:
-        actors = "actor_peak_mib" in run
-        rows.append(
-            [
-                run["how"],
-                f"{run['inputs']:,}",
-                f"{run['cases'] / run['seconds']:.1f}",
-                f"{1000 * run['driver_cpu_seconds'] / run['cases']:.1f}",
-                f"{1000 * run['actor_cpu_seconds'] / run['cases']:.1f}" if actors else "",
-                str(run["driver_mib_halfway"]),
-                str(run["driver_peak_mib"]),
-                str(run["actor_peak_mib"]) if actors else "",
-            ]
-        )
+    runs = result["runs"]
+    head = ["run", "inputs", "CPU s of the command", "of the actor", "MiB of the command", "of the actor"]
+    rows = [
+        [
+            run["how"],
+            f"{run['inputs']:,}",
+            f"{run['driver_cpu_seconds']:.1f}",
+            f"{run['actor_cpu_seconds']:.1f}" if "actor_cpu_seconds" in run else "",
+            str(run["driver_peak_mib"]),
+            str(run.get("actor_peak_mib", "")),
+        ]
+        for run in runs
+    ]
+    slopes = []
+    for how in dict.fromkeys(run["how"] for run in runs):
+        few, *_, many = (run for run in runs if run["how"] == how)
+        for name, key in (("the command", "driver_cpu_seconds"), ("actors", "actor_cpu_seconds")):
+            if key in many:
+                slope = 1000 * (many[key] - few[key]) / (many["cases"] - few["cases"])
+                slopes.append(f"{how}, {name}: {slope:.1f}")
     shared = "; other heavy programs ran on the machine" if result["machine"]["shared_with_other_jobs"] else ""
-    return to_table(head, rows) + f"\n{result['machine']['processor']}, {result['machine']['cores']} CPUs{shared}.\n"
+    machine_line = f"{result['machine']['processor']}, {result['machine']['cores']} CPUs{shared}."
+    return to_table(head, rows) + f"\nCPU ms per further image: {'; '.join(slopes)}.\n\n{machine_line}\n"
 
 
 def make_ray_kills(_machine: str) -> str:
