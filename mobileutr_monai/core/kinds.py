@@ -5,14 +5,22 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["DICOM_SUFFIXES", "IMAGE_SIGNATURES", "IMAGE_SUFFIXES", "VOLUME_SUFFIXES", "CaseKind", "strip_suffix"]
+__all__ = [
+    "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "ITK_SUFFIXES",
+    "VOLUME_SUFFIXES",
+    "CaseKind",
+    "begins_like_image",
+    "strip_suffix",
+]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
-IMAGE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
-"""What PNG, JPEG, BMP and TIFF begin with."""
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"GIF87a", b"GIF89a")
 
 
 class CaseKind(str, Enum):
@@ -28,9 +36,14 @@ class CaseKind(str, Enum):
         return str(self.value)
 
 
+def begins_like_image(start: bytes) -> bool:
+    """Whether a file that begins so is PNG, JPEG, BMP, TIFF, WebP or GIF; 12 bytes tell."""
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+
+
 def strip_suffix(path: Path) -> Path:
-    """Returns the path without the suffix of an image, NIfTI or DICOM file; ``.nii.gz`` is one, a UID's end none."""
-    for suffix in (*reversed(VOLUME_SUFFIXES), *IMAGE_SUFFIXES, *DICOM_SUFFIXES):
+    """Returns the path without the suffix of an input's format; ``.nii.gz`` is one, the end of a UID is none."""
+    for suffix in (*reversed(VOLUME_SUFFIXES), *IMAGE_SUFFIXES, *DICOM_SUFFIXES, *ITK_SUFFIXES):
         if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
             return path.with_name(path.name[: -len(suffix)])
     return path

@@ -23,7 +23,7 @@ import numpy as np
 
 from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.folders import check_folders
-from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, CaseKind, strip_suffix
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, CaseKind, begins_like_image, strip_suffix
 from mobileutr_monai.core.output_folder import OutputFolder, format_files, hash_files, name_outputs, stat_files
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import NOT_DECODED, escape, pluralize
@@ -228,7 +228,7 @@ def _is_image(path: Path) -> bool:
     start = _read_start(path)
     if start[_DICOM_PLACE:] == _DICOM:
         return False
-    return start.startswith(IMAGE_SIGNATURES) or path.suffix.lower() in IMAGE_SUFFIXES
+    return begins_like_image(start) or path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _read_start(path: Path) -> bytes:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mobileutr_monai.core.kinds import IMAGE_SIGNATURES, IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, strip_suffix
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VOLUME_SUFFIXES, CaseKind, begins_like_image, strip_suffix
 from mobileutr_monai.core.output_folder import name_outputs
-from mobileutr_monai.core.reasons import Reason
+from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.core.walk import Listing, is_hidden, list_files, list_inputs
 from mobileutr_monai.readers.archives import is_archive, unpack_archive
+from mobileutr_monai.readers.converted.itk import can_convert, convert_to_nifti
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
-from mobileutr_monai.readers.foreign_formats import explain_format
+from mobileutr_monai.readers.foreign_formats import explain_format, is_itk
 from mobileutr_monai.readers.nifti_file import count_dimensions
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
 _NIFTI_HEADER_BYTES = 348
 # More than the longest header of gzip takes.
 _SNIFFED_BYTES = 2**17
+# Folder for what was converted; hidden, so that it is no name of an archive.
+_CONVERTED = ".converted"
 # The file in which a run says what it is, and more than it has.
 _RUN_FILE = "run.json"
 _RUN_BYTES = 2**16
@@ -100,6 +103,7 @@ class _Sorted(NamedTuple):
     drafts: list[_Draft]
     unused: list[UnusedFile]
     archives: list[Path]
+    convertible: list[Path]
 
 
 def find_cases(
@@ -114,13 +118,14 @@ def find_cases(
     files are followed, links to folders are not. What lies in or below a folder of this program's results is not used.
 
     A ZIP archive of a study is unpacked, and its members are cases like those of a folder of its name. Slices form a
-    series only with others of the same archive, so that an archive may lie next to the folder it was made of.
+    series only with others of the same archive, so that an archive may lie next to the folder it was made of. NRRD and
+    MetaImage become NIfTI there, where SimpleITK is installed.
 
     Args:
         source: folder to search, a file, or several of both. Names are relative to the folder, of several paths to
             the deepest folder that holds all of them.
-        unpacked: empty folder for what is in archives, which must stay while the cases are used; without it archives
-            are not opened.
+        unpacked: empty folder for what is in archives or converted, which must stay while the cases are used; without
+            it archives are not opened, and NRRD is not read.
         listing: files within one folder to look at, instead of all of them.
     """
     if listing is not None:
@@ -139,6 +144,7 @@ def find_cases(
         inside = _look_inside(archive, root, unpacked)
         found.drafts.extend(inside.drafts)
         unused += inside.unused
+    _convert(found, root, unpacked)
     unused += found.unused
     drafts = sorted(found.drafts, key=lambda draft: draft.place)
     outputs = _name_outputs([Path(_name(draft.place)) for draft in drafts])
@@ -167,6 +173,7 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
     place = archive.relative_to(root)
     paths, problems = unpack_archive(archive, unpacked / place)
     found = _sort_out([path for path in paths if not is_hidden(path.relative_to(unpacked / place))], unpacked)
+    _convert(found, unpacked, unpacked)
     for nested in found.archives:
         detail = "not opened; unpack the outer one and pass the folder"
         found.unused.append(UnusedFile(_relative(nested, unpacked), Reason.NESTED_ARCHIVE, detail, failed=True))
@@ -178,9 +185,26 @@ def _look_inside(archive: Path, root: Path, unpacked: Path) -> _Sorted:
     return found
 
 
+def _convert(found: _Sorted, root: Path, unpacked: Path | None) -> None:
+    """Converts what was found and can be converted; the cases have the names of the files as they were."""
+    for path in found.convertible:
+        place = path.relative_to(root)
+        if unpacked is None or not can_convert():
+            detail = explain_format(path) + ("" if unpacked is None else '; or pip install "mobileutr-monai[itk]"')
+            found.unused.append(UnusedFile(_name(place), Reason.FOREIGN_FORMAT, detail, failed=False))
+            continue
+        target = unpacked / _CONVERTED / place.with_name(f"{place.name}.nii")
+        try:
+            convert_to_nifti(path, target)
+        except CaseError as error:
+            found.unused.append(UnusedFile(_name(place), error.reason, error.detail, failed=True))
+        else:
+            found.drafts.append(_Draft(place, CaseKind.NIFTI, (target,)))
+
+
 def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
     """Tells what each file is."""
-    found = _Sorted([], [], [])
+    found = _Sorted([], [], [], [])
     dicom: list[Path] = []
     results = {path.parent for path in files if path.name == _RUN_FILE and _says_run(path)}
     for path in files:
@@ -194,6 +218,8 @@ def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
             found.drafts.append(_Draft(path.relative_to(root), kind, (path,)))
         elif path.suffix.lower() == ".zip":
             found.unused.append(UnusedFile(_relative(path, root), Reason.BROKEN_ARCHIVE, "not ZIP", failed=True))
+        elif is_itk(path):
+            found.convertible.append(path)
         elif foreign := explain_format(path):
             found.unused.append(UnusedFile(_relative(path, root), Reason.FOREIGN_FORMAT, foreign, failed=False))
         else:
@@ -232,7 +258,7 @@ def _sniff(path: Path) -> CaseKind | None:
         start = b""
     if start[128:132] == b"DICM":  # first: the 128 bytes before it may be those of a TIFF
         return CaseKind.STILL
-    if start.startswith(IMAGE_SIGNATURES):
+    if begins_like_image(start):
         return CaseKind.IMAGE
     if start.startswith(b"\x1f\x8b"):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ForeignFormat", "explain_format", "find_format"]
+__all__ = ["ForeignFormat", "explain_format", "find_format", "is_itk"]
 
 
 class ForeignFormat(NamedTuple):
@@ -82,6 +82,11 @@ def find_format(path: Path) -> ForeignFormat | None:
     by_content = (found for place, magic, found in _SIGNATURES if start[place : place + len(magic)] == magic)
     by_name = (found for found in _BY_NAME if path.name.lower().endswith(found.suffixes))
     return next(by_content, None) or next(by_name, None)
+
+
+def is_itk(path: Path) -> bool:
+    """Whether a file is NRRD or MetaImage, which SimpleITK converts."""
+    return find_format(path) in (_NRRD, _META_IMAGE)
 
 
 def explain_format(path: Path) -> str:

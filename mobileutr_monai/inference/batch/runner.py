@@ -88,8 +88,9 @@ class RunResult(NamedTuple):
 class BatchRunner:
     """Segments everything in a folder that a bundle is for, with the objects of its ``inference`` config.
 
-    2D bundles take images (PNG, JPEG, BMP, TIFF, 2D NIfTI), DICOM stills and cines; 3D bundles take NIfTI volumes and
-    DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's own size and geometry:
+    2D bundles take images (PNG, JPEG, BMP, TIFF, WebP, GIF, 2D NIfTI), DICOM stills and cines; 3D bundles take NIfTI
+    volumes and DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's own size
+    and geometry:
 
     - images: ``NAME_mask.png``, label indices, 0 is background;
     - NIfTI: ``NAME_mask.nii.gz``;

@@ -78,3 +78,22 @@ def test_sources_that_do_not_go_together_are_refused(
     (line,) = process.stderr.splitlines()
     assert message in line
     assert sorted(places.rglob("*")) == before
+
+
+def test_webp_and_gif_are_read_like_png(mobileutr: Callable, breast: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    grey = Image.open(breast / "sample_data" / "images" / "malignant (53).jpg").convert("L")
+    grey.save(tmp_path / "in" / "base.png")
+    grey.save(tmp_path / "in" / "same.webp", lossless=True)
+    grey.save(tmp_path / "in" / "same.gif")
+    shutil.copy(tmp_path / "in" / "same.webp", tmp_path / "in" / "unnamed")
+    frames = [grey.rotate(angle) for angle in (0, 90)]
+    frames[0].save(tmp_path / "in" / "moving.gif", save_all=True, append_images=frames[1:])
+    process = mobileutr("predict", breast, tmp_path / "in", "--output", tmp_path / "out", *OPTIONS)
+    assert process.returncode == 1, process.stderr
+    assert "it holds 2 images, and a mask is of one" in (tmp_path / "out" / "report.csv").read_text()
+    cases = read_cases(tmp_path / "out")
+    assert set(cases) == {"base.png", "same.webp", "same.gif", "unnamed"}
+    masks = {name: np.asarray(Image.open(tmp_path / "out" / output)) for name, output in cases.items()}
+    assert masks["base.png"].any()
+    assert all(np.array_equal(mask, masks["base.png"]) for mask in masks.values())

@@ -1,0 +1,1 @@
+"""Formats that are converted to NIfTI before they are read."""
