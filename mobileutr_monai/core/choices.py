@@ -46,18 +46,20 @@ class FurtherFormat(NamedTuple):
         package: that writes it; empty where this project's own packages do.
         extra: that installs the package.
         of_run: whether a run has one file of it, made from the results at its end.
+        of_report: whether that file is made from the rows of the report, which every case has.
     """
 
     dimensions: tuple[int, ...]
     package: str = ""
     extra: str = ""
     of_run: bool = False
+    of_report: bool = False
 
 
 FURTHER_FORMATS = {
     "nrrd": FurtherFormat((2, 3), "nrrd", "nrrd"),
     "coco": FurtherFormat((2,), "pycocotools", "coco", of_run=True),
-    "parquet": FurtherFormat((2, 3), "pyarrow", "parquet", of_run=True),
+    "parquet": FurtherFormat((2, 3), "pyarrow", "parquet", of_run=True, of_report=True),
     "geojson": FurtherFormat((2,)),
     "rtstruct": FurtherFormat((3,)),
 }

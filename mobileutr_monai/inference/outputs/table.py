@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from mobileutr_monai.core.choices import FURTHER_FORMATS
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import read_mm
 from mobileutr_monai.inference.outputs.dicom.presentation_state import write_presentation_state
@@ -64,7 +65,8 @@ def find_missing_formats(case: InputCase, options: OutputOptions) -> list[str]:
     return [
         name
         for name in options.formats
-        if not (OUTPUTS[name].accepts(case, options) if name in OUTPUTS else _is_image(case))
+        if not FURTHER_FORMATS[name].of_report
+        and not (OUTPUTS[name].accepts(case, options) if name in OUTPUTS else _is_image(case))
     ]
 
 
