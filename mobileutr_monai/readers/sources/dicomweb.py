@@ -94,7 +94,9 @@ def open_server(url: str) -> Any:
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
     elif user := os.environ.get(USER):
         session.auth = (user, os.environ.get(PASSWORD, ""))
-    return DICOMwebClient(url.rstrip("/"), session=session, timeout=_SECONDS)
+    client = DICOMwebClient(url.rstrip("/"), session=session, timeout=_SECONDS)
+    client.set_http_retry_params(retry=False)  # ``retry`` does; both together take half a minute to say "no connection"
+    return client
 
 
 class DicomWebSource:
