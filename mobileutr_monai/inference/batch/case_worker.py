@@ -150,7 +150,8 @@ class CaseWorker(CaseLoader):
             notes = find_notes(case)
         except (OSError, ValueError):  # it changed meanwhile, which ends the case
             notes = ()
-        reasons = (self.writer.why_plain(case), self.writer.why_not_in_formats(case), missing)
+        writer = self.writer
+        reasons = (writer.why_plain(case), writer.why_not_in_formats(case), writer.why_not_referred(case), missing)
         return NOTE_SEPARATOR.join(filter(None, (*notes, *reasons)))
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:

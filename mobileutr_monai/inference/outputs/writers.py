@@ -71,6 +71,14 @@ class CaseWriter:
             return ""
         return f"a plain mask: no DICOM object can refer to a file without {', '.join(missing)}"
 
+    def why_not_referred(self, case: InputCase) -> str:
+        """Returns why a DICOM case lacks an object beside its label map that is asked for; empty if it lacks none."""
+        if self.options.structured_report and case.kind is CaseKind.CINE:
+            return "no structured report: they are for stills and series, and this is a cine"
+        if self.options.presentation_state and case.kind is CaseKind.SERIES:
+            return "no presentation state: they are for stills and cines, and this is a series"
+        return ""
+
     def why_not_in_formats(self, case: InputCase) -> str:
         """Returns why a case is not in a format that is asked for; empty if it is in all of them."""
         missing = ", ".join(find_missing_formats(case, self.options))

@@ -173,6 +173,7 @@ def run(breast: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     write_cine(source / "still.dcm", source / "cine.dcm")
     formats = [name for name, needs in FURTHER_FORMATS.items() if 2 in needs.dimensions]
     overrides = {"image_size": [32, 32], "threshold": 1e-6, "min_peak": 0, "workers": 0, "overlays": False}
+    overrides |= {"structured_report": True}
     assert run_bundle(breast, source, output, {**overrides, "output_format": ",".join(formats)}) == 0
     with (output / "report.csv").open(newline="") as file:
         return output, {row["case"]: row for row in csv.DictReader(file)}
@@ -186,6 +187,8 @@ def test_a_run_writes_every_format_and_says_what_a_cine_does_not_get(run: tuple[
         assert "_mask.seg.nrrd:" in rows[case]["files"]
         assert (output / f"{case.split('.')[0]}.geojson").is_file()
     assert "no nrrd, coco, geojson: the label maps of a cine are only in its NIfTI" in rows["cine.dcm"]["detail"]
+    assert "no structured report: they are for stills and series, and this is a cine" in rows["cine.dcm"]["detail"]
+    assert "_sr.dcm:" in rows["still.dcm"]["files"]
     assert json.loads((output / "run.json").read_text())["options"]["output_format"] == "auto,nrrd,geojson"
 
 
