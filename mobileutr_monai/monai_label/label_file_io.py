@@ -118,12 +118,12 @@ def _read_volume_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(image.dataobj), np.asarray(image.affine)
     import SimpleITK  # comes with MONAI Label
 
-    image = SimpleITK.ReadImage(str(path))
+    volume = SimpleITK.ReadImage(str(path))
     affine = np.eye(4)
-    size = image.GetDimension()
-    affine[:size, :size] = np.reshape(image.GetDirection(), (size, size)) * np.asarray(image.GetSpacing())
-    affine[:size, 3] = image.GetOrigin()
-    return SimpleITK.GetArrayFromImage(image).T, LPS_TO_RAS @ affine
+    size = volume.GetDimension()
+    affine[:size, :size] = np.reshape(volume.GetDirection(), (size, size)) * np.asarray(volume.GetSpacing())
+    affine[:size, 3] = volume.GetOrigin()
+    return SimpleITK.GetArrayFromImage(volume).T, LPS_TO_RAS @ affine
 
 
 def _to_axes_of(target: np.ndarray, values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
