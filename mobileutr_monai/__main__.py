@@ -134,7 +134,8 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--store",
         action="store_true",
-        help="also store DICOM SEG and SR on the DICOMweb server that the inputs come from",
+        help="also store the DICOM objects that are written (SEG, SR, presentation states, structure sets) on the "
+        "DICOMweb server that the inputs come from",
     )
     predict.add_argument(
         "--ray",
@@ -473,8 +474,9 @@ def _export(options: argparse.Namespace) -> int:
 
         return export_web(options)
     if len(options.bundles) > 1 or options.onnxruntime_web is not None:
-        name = "several bundles are" if len(options.bundles) > 1 else "--onnxruntime-web is"
-        raise ValueError(f"{name} for --format web; export one bundle at a time, without --onnxruntime-web")
+        if len(options.bundles) > 1:
+            raise ValueError(f"several bundles are for --format web; for {options.format} export one at a time")
+        raise ValueError("--onnxruntime-web is for --format web; leave it out")
     check_export(options.format, options.output, options.end_to_end)
     _require_file(options.weights, "weights")
     _keep_existing(options.output, options.overwrite)

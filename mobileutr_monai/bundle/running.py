@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,25 @@ def open_workflow(
             close = difflib.get_close_matches(key, list(parser.get()), n=1)
             hint = f"did you mean {close[0]!r}?" if close else "open the file to see the available ids"
             raise ValueError(f"{files[0]} has no id {key!r}; {hint}")
+        if kind == "inference":  # in training some take words, too, such as resume=auto
+            _check_kind(key, parser[key], values[key])
     parser.update(values)
     return workflow
+
+
+def _check_kind(key: str, default: Any, value: Any) -> None:
+    """Checks that a value which replaces a truth value or a number is one; any text would count as true.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):  # an expression of MONAI
+        return
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} must be true or false, got {value!r}")
+    elif isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise ValueError(f"{key} must be a number, got {value!r}")
 
 
 def find_weights(bundle: Path, overrides: Mapping[str, Any]) -> Path:

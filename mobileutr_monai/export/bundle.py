@@ -87,7 +87,7 @@ def export_bundle(
     load_weights(segmenter.network, path)
     segmenter.network.eval()
     if end_to_end and segmenter.spatial_dims != 2:
-        raise ValueError("--end-to-end is for 2D bundles; export this one without it")
+        raise ValueError("--end-to-end and --format web are for 2D bundles; export this one in another way")
     if segmenter.spatial_dims not in kind.spatial_dims:
         raise ValueError(f"--format {file_format} is for 2D bundles; export this one in another format")
     sides = json.dumps(list(parser.get_parsed_content("image_size"))) if kind.fixed_size else None

@@ -29,6 +29,8 @@ __all__ = [
 
 def location(text: str) -> str | Path:
     """Returns a path, or an address such as ``s3://bucket/prefix`` as it is."""
+    if not text.strip():  # an unset variable of a shell would be the current folder
+        raise argparse.ArgumentTypeError("is empty; give a path")
     return text if "://" in text else Path(text)
 
 

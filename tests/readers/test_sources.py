@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mobileutr_monai.core.reasons import Reason
-from mobileutr_monai.readers.sources.local import LocalSource
+from mobileutr_monai.readers.sources.local import LocalSource, read_list
 from mobileutr_monai.readers.sources.units import Entry, Grouping, Unit, gather_parts, group_units
 
 pytest.importorskip("fsspec")
@@ -96,6 +96,20 @@ def test_a_list_cannot_lead_elsewhere(tmp_path, line, message):
     source = LocalSource(tmp_path / "in", str(tmp_path / "list"), excluded=tmp_path / "in" / "out")
     with pytest.raises(ValueError, match=message):
         list(source.list_units(IMAGES))
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_the_mark_that_windows_puts_before_a_list_is_no_name(tmp_path, monkeypatch, piped):
+    (tmp_path / "list.txt").write_text("a.png\r\nb.png\r\n", encoding="utf-8-sig")
+    if piped:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((tmp_path / "list.txt").read_bytes())))
+    assert list(read_list("-" if piped else str(tmp_path / "list.txt"))) == ["a.png", "b.png"]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"DICM\0\0")
+    with pytest.raises(ValueError, match="it holds a byte 0"):
+        LocalSource(tmp_path, str(tmp_path / "list.txt")).check()
 
 
 def test_an_address_is_listed_as_a_folder_is_and_fetched(tmp_path):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 from mobileutr_monai.inference.batch.errors import UsageError
 
 __all__ = ["ClusterOptions", "connect"]
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def connect(address: str) -> Any:
         import ray
     except ImportError:
         raise UsageError('--ray needs Ray: pip install "mobileutr-monai[ray]"') from None
+    _check_port(address)
     try:
         ray.init(
             address=address,
@@ -65,3 +69,21 @@ def connect(address: str) -> Any:
             f"there is no Ray cluster at {address!r} ({what}); start one with: ray start --head --disable-usage-stats"
         ) from error
     return ray
+
+
+def _check_port(address: str) -> None:
+    """Checks that something listens at HOST:PORT; Ray itself tries for minutes.
+
+    Raises:
+        UsageError: nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError):
+        raise UsageError(
+            f"there is no Ray cluster at {address!r}: nothing answers there; start one with: ray start --head "
+            "--disable-usage-stats"
+        ) from None

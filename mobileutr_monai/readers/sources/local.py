@@ -118,8 +118,12 @@ def _as_names(stream: TextIO) -> TextIO:
 
 
 def _strip_lines(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
+    for number, line in enumerate(lines):
         name = line.rstrip("\r\n")
+        if number == 0:
+            name = name.removeprefix("\ufeff")  # of standard input; a file's is left out by its encoding
+        if "\0" in name:
+            raise ValueError("the list of inputs is no text: it holds a byte 0; give a file with one path per line")
         if name.strip():
             yield name
 

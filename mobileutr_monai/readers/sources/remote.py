@@ -35,8 +35,10 @@ _NETWORK = {
     "ReadTimeout": "the server does not answer in time",
     "SSLError": "its certificate is not trusted",
     "JSONDecodeError": "it is no DICOMweb server",
+    "NoCredentialsError": "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "EndpointConnectionError": "no connection to the server",
 }
-"""Name of an exception of requests -> what it means; its own text has the address, with the query."""
+"""Name of an exception of requests or botocore -> what it means; its own text has the address, with the query."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 In = TypeVar("In")
