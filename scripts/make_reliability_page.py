@@ -74,6 +74,18 @@ def make_fuzz(results: dict[str, Any]) -> str:
     return make_table(["", *(f"{name} bundle" for name in runs)], rows)
 
 
+def make_fuzz_data(results: dict[str, Any]) -> str:
+    """Returns how calls of ``check`` and ``split`` over hostile data sets ended."""
+    ends = results["ends"]
+    verbs = ("check", "split")
+    rows = [
+        ["files, each as an image and as a mask", *(results["files"] for _ in verbs)],
+        *([f"exit code {code}", *(ends.get(f"{verb}: {code}", 0) for verb in verbs)] for code in (0, 1, 2)),
+        ["broken promises", *(sum(text.startswith(verb) for text in results["violations"]) for verb in verbs)],
+    ]
+    return make_table(["", *(f"`{verb}`" for verb in verbs)], rows)
+
+
 def make_size(results: dict[str, Any]) -> str:
     """Returns the memory of runs, and their bounds."""
     bounds = results["bounds"]
@@ -145,6 +157,7 @@ def make_page(text: str) -> str:
     blocks = {
         "kills": make_kills(read(SOAK / "kills.json")),
         "fuzz": make_fuzz(read(SOAK / "fuzz.json")),
+        "fuzz_data": make_fuzz_data(read(SOAK / "fuzz_data.json")),
         "size": make_size(read(SOAK / "size.json")),
         "confidence": make_confidence(ROOT / "bundles"),
         "cines": make_cines(read(ROOT / "benchmarks" / "results" / "cine_stability.json")),

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.target == "hub":
             output = write_hub_folder(bundle, folder)
         else:
-            info = json.loads(options.model_info.read_text(encoding="utf-8")) if options.model_info else None
+            info = read_model_info(options.model_info) if options.model_info else None
             output = write_zoo_folder(bundle, folder, options.weights_url, info)
     except (OSError, ValueError) as error:
         print(f"pack_bundle: error: {error}", file=sys.stderr)
@@ -60,6 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"{output}  {size / 1e6:.1f} MB")
     return 0
+
+
+def read_model_info(path: Path) -> dict[str, Any]:
+    """Returns the zoo's versions of bundles.
+
+    Raises:
+        ValueError: the file is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; give the zoo's models/model_info.json") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} has no versions of bundles; give the zoo's models/model_info.json")
+    return content
 
 
 def pack(bundle: Path, output: Path | None = None) -> Path:

@@ -131,7 +131,8 @@ class BundleSegmenter:
             return self._find_case(image)
         except (OSError, TypeError, ValueError) as error:
             name = str(image) if isinstance(image, (str, Path)) else type(image).__name__
-            return _Source(name, None, CaseError(Reason.UNREADABLE, str(error)))
+            reason = Reason.NOT_FOUND if isinstance(error, FileNotFoundError) else Reason.UNREADABLE
+            return _Source(name, None, CaseError(reason, str(error)))
 
     def _find_case(self, image: ImageInput, affine: np.ndarray | None = None) -> _Source:
         """Returns the one case of an image, or why it has none."""
@@ -139,9 +140,8 @@ class BundleSegmenter:
         paths = save_input(image, folder.path, self.spatial_dims, affine)
         found = self._find_cases(paths, folder)
         if len(found.cases) > 1:
-            raise ValueError(
-                f"{paths[0].name} has {len(found.cases)} images; pass one of them, or pass a folder to many()"
-            )
+            what = paths[0].name if len(paths) == 1 else f"{len(paths)} paths"
+            raise ValueError(f"{what}: {len(found.cases)} images, not one; pass one of them, or pass them to many()")
         if not found.cases:
             errors = [_to_error(file) for file in found.unused]
             return _Source(paths[0].name, None, errors[0] if errors else CaseError(Reason.NOT_AN_IMAGE))

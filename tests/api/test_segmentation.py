@@ -187,7 +187,7 @@ def test_results_come_in_order_and_errors_are_among_them(breast, tmp_path):
         ("nowhere.png", FileNotFoundError, "no image at 'nowhere.png'"),
         (ROOT / "README.md", ValueError, "README.md: not an image"),
         (VOLUME, ValueError, "the bundle takes images"),
-        (BREAST / "sample_data" / "images", ValueError, "has 8 images"),
+        (BREAST / "sample_data" / "images", ValueError, "8 images, not one"),
         (np.zeros((4, 5, 6, 7)), ValueError, r"must be \(rows, columns\)"),
         (np.full((8, 8, 3), 0.5), ValueError, "whole numbers from 0 to 255"),
         (object(), TypeError, "must be a path"),
