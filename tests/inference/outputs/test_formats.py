@@ -100,6 +100,7 @@ def test_a_slicer_segmentation_has_the_voxels_and_places_of_the_mask(tmp_path: P
 def test_simpleitk_reads_a_slicer_segmentation_as_it_reads_the_mask(tmp_path: Path, kind: str) -> None:
     sitk = pytest.importorskip("SimpleITK")
     pytest.importorskip("nrrd")
+    pytest.importorskip("pyarrow")
     _, files = write(make_case(tmp_path / "in", kind), tmp_path / "out", "nrrd")
     found = sitk.ReadImage(str(files["_mask.seg.nrrd"]))
     mask = sitk.ReadImage(str(files["_mask.png" if kind == "image" else "_mask.nii.gz"]))
@@ -166,6 +167,7 @@ def test_formats_are_a_list_in_which_the_mask_need_not_be_named(given: Any, pars
 def run(breast: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, str]]]:
     """A run with all formats of images, whose masks are not empty."""
     pytest.importorskip("nrrd")
+    pytest.importorskip("pyarrow")
     pytest.importorskip("pycocotools")
     source, output = (tmp_path_factory.mktemp(name) for name in ("in", "out"))
     Image.linear_gradient("L").resize((80, 60)).save(source / "picture.png")
