@@ -175,7 +175,7 @@ def test_fifty_calls_at_once_get_the_answers_of_one_after_the_other(breast_serve
 WITHOUT_NETWORK = """
 import socket, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, str(Path({tests!r}).parent)]
 from label_service import ask, serve
 try:
     socket.create_connection(("192.0.2.1", 80), 5)
