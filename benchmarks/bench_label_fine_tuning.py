@@ -36,6 +36,7 @@ from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.datasets.datalist import load_datalist
 from mobileutr_monai.inference.inferers import computes_bfloat16
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "monai_label"))
 from label_service import serve
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from measuring import describe_machine, write_json
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "monai_label"))
 from label_service import LabelServer, ask, serve
 
