@@ -54,6 +54,22 @@ def breast() -> Path:
     return BREAST
 
 
+@pytest.fixture
+def open_runner(breast: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Makes the runner of the bundle's config, from the folder ``in`` of a test to ``out``; ids may be replaced."""
+    from monai.bundle import ConfigParser
+
+    def make(**values: Any) -> Any:
+        parser = ConfigParser()
+        parser.read_config(str(breast / "configs" / "inference.json"))
+        parser.read_meta(str(breast / "configs" / "metadata.json"))
+        folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
+        parser.update({"bundle_root": str(breast)} | folders | values)
+        return parser.get_parsed_content("runner")
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def python() -> Command:
     """Runs ``python ARGUMENTS`` in a process of its own; returns the process with its output as text."""

@@ -6,30 +6,21 @@ import csv
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from filelock import FileLock
-from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.uid import JPEGBaseline8Bit
 
-from mobileutr_monai.inference.batch.runner import BatchRunner
 from tests.soak.seeds import make_dicom, make_image
 
 
 @pytest.fixture
-def make_runner(breast, tmp_path):
-    def make(**overrides) -> BatchRunner:
-        parser = ConfigParser()
-        parser.read_config(str(breast / "configs" / "inference.json"))
-        parser.read_meta(str(breast / "configs" / "metadata.json"))
-        values = {"bundle_root": str(breast), "dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
-        parser.update(values | {"image_size": [32, 32]} | overrides)
-        return parser.get_parsed_content("runner")
-
-    return make
+def make_runner(open_runner):
+    return partial(open_runner, image_size=[32, 32])
 
 
 @pytest.fixture

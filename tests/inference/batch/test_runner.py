@@ -6,17 +6,17 @@ import csv
 import json
 import shutil
 import weakref
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 
 from mobileutr_monai.inference.batch import runner as runner_module
-from mobileutr_monai.inference.batch.runner import BatchRunner, UsageError
+from mobileutr_monai.inference.batch.runner import UsageError
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks import MobileUtr
@@ -28,21 +28,8 @@ def samples(breast) -> list[Path]:
 
 
 @pytest.fixture
-def make_runner(breast, tmp_path):
-    def make(**overrides) -> BatchRunner:
-        parser = ConfigParser()
-        parser.read_config(str(breast / "configs" / "inference.json"))
-        parser.read_meta(str(breast / "configs" / "metadata.json"))
-        defaults = {
-            "bundle_root": str(breast),
-            "dataset_dir": str(tmp_path / "in"),
-            "output_dir": str(tmp_path / "out"),
-        }
-        # Small, since these tests are about files.
-        parser.update(defaults | {"image_size": [32, 32]} | overrides)
-        return parser.get_parsed_content("runner")
-
-    return make
+def make_runner(open_runner):
+    return partial(open_runner, image_size=[32, 32])  # small, since these tests are about files
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
-from monai.bundle import ConfigParser
 
 from mobileutr_monai.__main__ import main
 from mobileutr_monai.core.output_folder import OutputFolder
@@ -23,17 +23,8 @@ pytest.importorskip("fsspec")
 
 
 @pytest.fixture
-def make_runner(breast, tmp_path):
-    def make(**overrides) -> BatchRunner:
-        parser = ConfigParser()
-        parser.read_config(str(breast / "configs" / "inference.json"))
-        parser.read_meta(str(breast / "configs" / "metadata.json"))
-        folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
-        small = {"image_size": [32, 32], "workers": 0, "overlays": False, "report_page": False}
-        parser.update({"bundle_root": str(breast)} | folders | small | overrides)
-        return parser.get_parsed_content("runner")
-
-    return make
+def make_runner(open_runner):
+    return partial(open_runner, image_size=[32, 32], workers=0, overlays=False, report_page=False)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.bundle import ConfigParser
 from PIL import Image
 
 pytest.importorskip("ray")
@@ -18,7 +18,7 @@ from dicom_samples import write_cine, write_still
 from ray_cluster import run_cluster
 
 from mobileutr_monai.__main__ import main
-from mobileutr_monai.inference.batch.runner import BatchRunner, UsageError
+from mobileutr_monai.inference.batch.runner import UsageError
 from tests.soak.ray_kills import kill_runs
 
 
@@ -29,17 +29,8 @@ def cluster():
 
 
 @pytest.fixture
-def make_runner(breast, tmp_path):
-    def make(**overrides) -> BatchRunner:
-        parser = ConfigParser()
-        parser.read_config(str(breast / "configs" / "inference.json"))
-        parser.read_meta(str(breast / "configs" / "metadata.json"))
-        folders = {"dataset_dir": str(tmp_path / "in"), "output_dir": str(tmp_path / "out")}
-        small = {"image_size": [32, 32], "workers": 0, "report_page": False, "batch_size": 2}
-        parser.update({"bundle_root": str(breast)} | folders | small | overrides)
-        return parser.get_parsed_content("runner")
-
-    return make
+def make_runner(open_runner):
+    return partial(open_runner, image_size=[32, 32], workers=0, report_page=False, batch_size=2)
 
 
 @pytest.fixture
