@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     copy_patient_and_study,
     derive_uid,
     encode,
+    hash_label_map,
     positive_number,
     set_creation,
     short_text,
@@ -145,7 +145,7 @@ def _build(
     annotations, digests = [], []
     found = set()
     for frame, label in enumerate(label_maps, start=1):
-        digests.append(_digest(label))
+        digests.append(hash_label_map(label))
         for item, layer in zip(labels, layers, strict=False):
             if annotation := _outline(image, label == item.index, item, layer):
                 found.add(item.name)
@@ -157,7 +157,7 @@ def _build(
     text = pr.TextObject(notice, "DISPLAY", anchor_point=_NOTICE_PLACE, anchor_point_visible=False)
     annotations.append(pr.GraphicAnnotation([image], layers[-1], text_objects=[text]))
 
-    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
+    made_by = algorithm.identity
     common: dict[str, Any] = {
         "referenced_images": [image],
         "series_instance_uid": derive_uid("presentation series", *made_by, source_series_uid(header)),
@@ -273,10 +273,6 @@ def _set_pixel_size(dataset: Dataset, header: DicomHeader) -> None:
         area.PresentationPixelAspectRatio = [int(value) for value in ratio]
 
 
-def _digest(label: np.ndarray) -> str:
-    return sha256(np.ascontiguousarray(label, np.uint8).data).hexdigest()
-
-
 def _digest_written(path: Path, case: DicomCase, labels: Sequence[SegmentLabel]) -> list[str]:
     """Fills the contours of a state and returns the digest of each frame's label map."""
     label_maps: dict[int, np.ndarray] = {}
@@ -289,7 +285,7 @@ def _digest_written(path: Path, case: DicomCase, labels: Sequence[SegmentLabel])
         label = label_maps.setdefault(frame, np.zeros(shape, np.uint8))
         label[fill_rings(list(_read_rings(annotation)), shape)] = indices[annotation.GraphicLayer]
     empty = np.zeros(shape, np.uint8)
-    return [_digest(label_maps.get(frame, empty)) for frame in range(1, case.frames + 1)]
+    return [hash_label_map(label_maps.get(frame, empty)) for frame in range(1, case.frames + 1)]
 
 
 def _read_rings(annotation: Dataset) -> Iterator[Ring]:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
 
+import numpy as np
 from pydicom import dcmwrite
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
@@ -34,6 +36,7 @@ __all__ = [
     "copy_patient_and_study",
     "derive_uid",
     "encode",
+    "hash_label_map",
     "positive_number",
     "set_creation",
     "short_text",
@@ -124,6 +127,11 @@ class Algorithm:
     version: str
     weights_sha256: str
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What UIDs of its results are derived from."""
+        return self.name, self.version, self.weights_sha256
+
 
 def check_source(header: DicomHeader) -> None:
     """Says whether an object can refer to this source.
@@ -187,6 +195,11 @@ def set_creation(target: Dataset, created: datetime | None) -> None:
     for date, time in CREATION_DATES:
         setattr(target, date, f"{created:%Y%m%d}")
         setattr(target, time, f"{created:%H%M%S}")
+
+
+def hash_label_map(label: np.ndarray) -> str:
+    """Returns the SHA-256 of a label map's values, which UIDs of results are derived from."""
+    return sha256(np.ascontiguousarray(label, np.uint8).data).hexdigest()
 
 
 def encode(dataset: Dataset, source: Path) -> bytes:

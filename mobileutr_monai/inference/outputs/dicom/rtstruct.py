@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -31,6 +30,7 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     copy_patient_and_study,
     derive_uid,
     encode,
+    hash_label_map,
     positive_number,
     set_creation,
     short_text,
@@ -159,8 +159,8 @@ def _build(
     algorithm: Algorithm,
     created: datetime | None,
 ) -> Dataset:
-    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
-    digest = sha256(np.ascontiguousarray(label, np.uint8).data).hexdigest()
+    made_by = algorithm.identity
+    digest = hash_label_map(label)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     # A contour of more than some 1800 points does not fit into an explicit element.

@@ -234,7 +234,7 @@ def _describe(
     case: DicomCase, source: DicomHeader, algorithm: Algorithm, compress: bool, created: datetime | None
 ) -> Dataset:
     """The capture without its pixels."""
-    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
+    made_by = algorithm.identity
     is_cine = case.kind is CaseKind.CINE
     dataset = Dataset()
     dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage if is_cine else SecondaryCaptureImageStorage

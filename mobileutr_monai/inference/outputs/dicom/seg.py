@@ -302,7 +302,7 @@ def _build(
     from highdicom.seg import Segmentation
 
     header = slices[0].header
-    made_by = [algorithm.name, algorithm.version, algorithm.weights_sha256]
+    made_by = list(algorithm.identity)
     if annotation is not None:
         made_by += [annotation.algorithm_type, annotation.creator]
     content = sha256(pixels.data).hexdigest()

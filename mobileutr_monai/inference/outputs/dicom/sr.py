@@ -141,7 +141,7 @@ def _build(
 ) -> Dataset:
     from highdicom import sr
 
-    made_by = (algorithm.name, algorithm.version, algorithm.weights_sha256)
+    made_by = algorithm.identity
     values = [
         str((astuple(label), astuple(m), tuple(a)))
         for label, m, a in zip(labels, measurements, assessments, strict=True)
@@ -253,7 +253,7 @@ def _describe(
 def _describe_device(algorithm: Algorithm) -> sr.ObserverContext:
     from highdicom import sr
 
-    uid = derive_uid("device", algorithm.name, algorithm.version, algorithm.weights_sha256)
+    uid = derive_uid("device", *algorithm.identity)
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=uid,
         name=short_text(algorithm.name),
