@@ -16,7 +16,8 @@ if [ $# -ne 3 ]; then
 fi
 bundle=$1 data=$2 run=$3
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${hosts%%$'\n'*}  # the first line; a pipe into head(1) can end scontrol by SIGPIPE, and pipefail the script
 cd "$bundle"
 # A rank that dies ends the others; torchrun starts all of them again, and they resume from the last epoch.
 srun torchrun \
