@@ -7,7 +7,7 @@ name; parameters are drawn alike. Images are (B, C, H, W) in 0 to 1, masks (B, 1
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -40,6 +40,8 @@ class Augmentation:
     colour: float = 0.0
     highlights: float = 0.0
     vignette: float = 0.0
+    elastic: float = 0.0
+    copy_paste: float = 0.0
 
 
 AUGMENTATIONS = {
@@ -80,10 +82,27 @@ AUGMENTATIONS = {
         noise=0.2,
     ),
 }
+AUGMENTATIONS |= {
+    f"breast_{name}": replace(AUGMENTATIONS["breast"], **changes)
+    for name, changes in {
+        "without_affine": {"affine": 0.0, "reflect": 0.0},
+        "without_bars": {"letterbox": 0.0},
+        "without_gamma": {"gamma": (1.0, 1.0), "contrast": 0.0},
+        "without_ultrasound": {"field": 0.0, "depth_gain": 0.0, "speckle": 0.0},
+        "without_marks": {"marks": 0.0},
+        "without_blur": {"blur": 0.0, "noise": 0.0},
+        "with_elastic": {"elastic": 0.3},
+        "with_copy_paste": {"copy_paste": 0.5},
+    }.items()
+}
+"""One part of the breast recipe more or less, for paired comparisons."""
+AUGMENTATIONS["breast_mild_with_copy_paste"] = replace(AUGMENTATIONS["breast_mild"], copy_paste=0.5)
 
 
 def augment(image: torch.Tensor, mask: torch.Tensor, a: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns an augmented batch, intensities still in 0 to 1."""
+    if a.copy_paste:
+        image, mask = _copy_paste(image, mask, a.copy_paste)
     image, mask = _transform(image, mask, a)
     if a.colour:
         image = _change_colour(image, a.colour)
@@ -183,6 +202,8 @@ def _transform(image: torch.Tensor, mask: torch.Tensor, a: Augmentation) -> tupl
     matrices = _matrices(image, a)
     source = boxed @ matrices[:, None, :, :2].transpose(-1, -2) + matrices[:, None, None, :, 2]
     mirrored = 1 - ((source + 1).remainder(4) - 2).abs()
+    if a.elastic:
+        source = source + _displacement(image) * (torch.rand(count, 1, 1, 1, device=device) < a.elastic)
     reflect = torch.rand(count, 1, 1, 1, device=device) < a.reflect
     source = torch.where(reflect, mirrored, source)
     covered = (source.abs() <= 1).all(-1, keepdim=True).permute(0, 3, 1, 2).float()
@@ -191,6 +212,30 @@ def _transform(image: torch.Tensor, mask: torch.Tensor, a: Augmentation) -> tupl
     bar = torch.where(torch.rand(count, 1, 1, 1, device=device) < 0.7, 0.0, torch.rand(count, 1, 1, 1, device=device))
     image = image * covered * inside + bar * (1 - covered * inside)
     return image, mask * inside * covered
+
+
+def _displacement(image: torch.Tensor) -> torch.Tensor:
+    """A smooth elastic displacement, with a standard deviation of 2 % of the size: (B, H, W, 2)."""
+    coarse = torch.randn(len(image), 2, 6, 6, device=image.device) * 0.04
+    smooth = F.interpolate(coarse, image.shape[2:], mode="bicubic", align_corners=True)
+    return smooth.permute(0, 2, 3, 1)
+
+
+def _copy_paste(image: torch.Tensor, mask: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copies the lesion of the next image of the batch, with what lies around it, into images without one.
+
+    The copied part fades out over a twelfth of the image; its brightness is moved to that of the place.
+    """
+    other, lesion = image.roll(1, 0), mask.roll(1, 0)
+    radius = image.shape[2] // 24
+    near = F.max_pool2d(lesion, 2 * radius + 1, 1, radius)
+    soft = F.avg_pool2d(near, 2 * radius + 1, 1, radius)
+    rim = soft * (1 - lesion)
+    area = rim.sum((2, 3), keepdim=True).clamp_min(1)
+    ratio = (image * rim).sum((2, 3), keepdim=True) / (other * rim).sum((2, 3), keepdim=True).clamp_min(1e-3 * area)
+    empty = (mask.sum((1, 2, 3), keepdim=True) == 0).float() * _flag(image, probability)
+    soft = soft * empty
+    return image + (other * ratio.clamp(0.5, 2) - image) * soft, torch.maximum(mask, lesion * empty)
 
 
 def _smooth_field(image: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from augment import AUGMENTATIONS
 from monai.networks.nets import AttentionUnet, FlexibleUNet, SegResNet, UNet
 from teacher import make_teacher
 from torch import nn
@@ -121,6 +122,28 @@ def _learn(run: Run, **changes: Any) -> Run:
     return replace(run, **(own | changes))
 
 
+def _ablations() -> list[Run]:
+    """Returns the breast recipe and what differs from it by one part, from random weights, at 128 pixels."""
+    names = ["breast", *(name for name in AUGMENTATIONS if name.startswith(("breast_with_", "breast_without_")))]
+    changes: dict[str, Any] = {"size": 128, "batch_size": 16, "keep": False, "milestones": False, "seed": 7}
+    return [_breast(1, **changes, name=name, augmentation=name) for name in names]
+
+
+def _polishes() -> list[Run]:
+    """Returns what could make the shipped breast weights better, from these weights: each differs from the first by
+    one thing."""
+    changes: dict[str, Any] = {"augmentation": "breast_mild", "rate": 4e-4, "batch_size": 8, "milestones": False}
+    changes |= {"start": "weights/breast1.pt", "seed": 12}
+    more_normals = {"busi": 0.42, "busbra": 0.4, "busi_normal": 0.18}
+    return [
+        _breast(1, **changes, name="polish"),
+        _breast(1, **changes, name="polish_320", size=320),
+        _breast(1, **changes, name="polish_normals", sampling=more_normals),
+        _breast(1, **changes | {"augmentation": "breast_mild_with_copy_paste"}, name="polish_normals_copy_paste",
+                sampling=more_normals),
+    ]  # fmt: skip
+
+
 # fmt: off
 PLANS: dict[str, list[Stage]] = {
     "window": [Stage([_FIRST, _COLON, _SKIN], 0.22), Stage([*_BREASTS, _COLON, _SKIN], 1.0)],
@@ -145,5 +168,8 @@ PLANS: dict[str, list[Stage]] = {
                                     rate=1e-3, batch_size=8)])],
     "taught_colon": [Stage([_learn(replace(_COLON, start="weights/colon.pt"), teacher="weights/teacher_colon.pt",
                                    rate=1e-3, batch_size=8)])],
+    # What each part of the recipe is worth.
+    "ablations": [Stage(_ablations())],
+    "polishes": [Stage(_polishes())],
     "peers": [Stage(_peers(128))],
 }
