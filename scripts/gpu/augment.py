@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -82,19 +83,17 @@ AUGMENTATIONS = {
         noise=0.2,
     ),
 }
-AUGMENTATIONS |= {
-    f"breast_{name}": replace(AUGMENTATIONS["breast"], **changes)
-    for name, changes in {
-        "without_affine": {"affine": 0.0, "reflect": 0.0},
-        "without_bars": {"letterbox": 0.0},
-        "without_gamma": {"gamma": (1.0, 1.0), "contrast": 0.0},
-        "without_ultrasound": {"field": 0.0, "depth_gain": 0.0, "speckle": 0.0},
-        "without_marks": {"marks": 0.0},
-        "without_blur": {"blur": 0.0, "noise": 0.0},
-        "with_elastic": {"elastic": 0.3},
-        "with_copy_paste": {"copy_paste": 0.5},
-    }.items()
+_PARTS: dict[str, dict[str, Any]] = {
+    "without_affine": {"affine": 0.0, "reflect": 0.0},
+    "without_bars": {"letterbox": 0.0},
+    "without_gamma": {"gamma": (1.0, 1.0), "contrast": 0.0},
+    "without_ultrasound": {"field": 0.0, "depth_gain": 0.0, "speckle": 0.0},
+    "without_marks": {"marks": 0.0},
+    "without_blur": {"blur": 0.0, "noise": 0.0},
+    "with_elastic": {"elastic": 0.3},
+    "with_copy_paste": {"copy_paste": 0.5},
 }
+AUGMENTATIONS |= {f"breast_{name}": replace(AUGMENTATIONS["breast"], **parts) for name, parts in _PARTS.items()}
 """One part of the breast recipe more or less, for paired comparisons."""
 AUGMENTATIONS["breast_mild_with_copy_paste"] = replace(AUGMENTATIONS["breast_mild"], copy_paste=0.5)
 
