@@ -83,6 +83,9 @@ def test_the_steps_of_the_container_give_a_command_that_segments(tmp_path):
             path.chmod(0o755)  # for their removal
 
 
+NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # each restart has a store of its own; else it may hang
+
+
 def read_torchrun(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Returns torchrun's options, and the arguments of the program that it starts."""
     position = arguments.index("-m")
@@ -106,6 +109,7 @@ def test_the_kubernetes_example_has_a_service_that_its_job_meets_at():
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"] == ["torchrun"]
+    assert {"name": NEW_STORE, "value": "1"} in container["env"]
     options, program = read_torchrun(container["args"])
     check_training(program)
     name = job["metadata"]["name"]
@@ -125,7 +129,7 @@ def slurm(tmp_path):
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\necho node2\n")
-    (folder / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/command\n')
+    (folder / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "${{{NEW_STORE}}}" "$@" > {tmp_path}/command\n')
     for path in folder.iterdir():
         path.chmod(0o755)
     names = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "7"}
@@ -141,8 +145,8 @@ def slurm(tmp_path):
 def test_the_slurm_script_starts_torchrun_on_every_node(slurm, breast, tmp_path):
     done = slurm(str(breast), "/data", "/run")
     assert done.returncode == 0, done.stderr
-    program, *arguments = (tmp_path / "command").read_text().splitlines()
-    assert program == "torchrun"
+    variable, program, *arguments = (tmp_path / "command").read_text().splitlines()
+    assert (variable, program) == ("1", "torchrun")
     options, rest = read_torchrun(arguments)
     assert options["rdzv_endpoint"] == "127.0.0.1:29500"
     assert (options["nnodes"], options["nproc_per_node"], options["max-restarts"]) == ("2", "4", "3")

@@ -19,6 +19,8 @@ bundle=$1 data=$2 run=$3
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts%%$'\n'*}  # the first line; a pipe into head(1) can end scontrol by SIGPIPE, and pipefail the script
 cd "$bundle"
+# Restarted processes would otherwise read the addresses of those that died (pytorch issue 135712, docs/scale.md).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # A rank that dies ends the others; torchrun starts all of them again, and they resume from the last epoch.
 srun torchrun \
     --nnodes="$SLURM_NNODES" \
