@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,14 +74,19 @@ class Cluster:
         head = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder / 'ray'}"]
         self.nodes = [self._start(*head)]
 
-    def add(self) -> Node:
-        """Starts a further node."""
-        node = self._start(f"--address={self.address}")
+    def add(self, prefix: Sequence[str] = ()) -> Node:
+        """Starts a further node.
+
+        Args:
+            prefix: a command that becomes the one that follows it.
+        """
+        node = self._start(f"--address={self.address}", prefix=prefix)
         self.nodes.append(node)
         return node
 
-    def _start(self, *options: str) -> Node:
+    def _start(self, *options: str, prefix: Sequence[str] = ()) -> Node:
         command = [
+            *prefix,
             str(Path(sys.executable).with_name("ray")),
             "start",
             "--block",

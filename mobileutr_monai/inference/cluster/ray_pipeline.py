@@ -7,8 +7,10 @@ the queue: it gives work to whoever is idle, knows which case an actor was at, a
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 import time
 import uuid
 from collections import deque
@@ -48,6 +50,8 @@ MOST_STARTS = 3
 GRACE_SECONDS = 120.0
 """Beyond the time limit of its cases, before an actor that does not answer is ended."""
 _POLL_SECONDS = 1.0
+_NODE_ID = "ray.io/node-id"
+"""A label that Ray gives every node."""
 
 
 @dataclass(eq=False)
@@ -100,6 +104,7 @@ class RayPipeline:
         self._resources = {"num_cpus": min(each, max(1, cpus // self.number)), "num_gpus": min(1.0, gpus / self.number)}
         self._actors: list[_Actor] = []
         self._failed_starts = 0
+        self._full: set[str] = set()  # nodes whose disk is full
         self._warn_at = time.monotonic() + GRACE_SECONDS
 
     def __enter__(self) -> RayPipeline:
@@ -144,7 +149,9 @@ class RayPipeline:
     def _add_actor(self) -> None:
         token = uuid.uuid4().hex[:16]
         gpu = self._resources["num_gpus"] > 0
-        remote = self._ray.remote(**self._resources, max_restarts=0, scheduling_strategy="SPREAD")(CaseActor)
+        elsewhere = {"label_selector": {_NODE_ID: f"!in({','.join(sorted(self._full))})"}} if self._full else {}
+        options = {**self._resources, "max_restarts": 0, "scheduling_strategy": "SPREAD", **elsewhere}
+        remote = self._ray.remote(**options)(CaseActor)
         handle = remote.remote(self._job, token, gpu)
         self._actors.append(_Actor(handle, token, handle.start.remote()))
 
@@ -212,7 +219,7 @@ class RayPipeline:
             cause = getattr(error, "cause", None) or error
             if not is_full_disk(cause):
                 raise cause from error
-            self._retire(actor, todo, cause)
+            self._retire(actor, todo)
             return
         except self._ray.exceptions.RayError:
             yield from self._bury(actor, todo, input_stats, Reason.CRASH)
@@ -232,9 +239,13 @@ class RayPipeline:
     def _bury(
         self, actor: _Actor, todo: deque[_Task], input_stats: Mapping[str, str], reason: Reason
     ) -> Iterator[tuple[InputCase, list[Row]]]:
-        """Puts the cases of an actor that ended back; yields one that is given up."""
+        """Puts the cases of an actor that ended back; yields one that is given up.
+
+        Raises:
+            OSError: the disk is full on every node that is left.
+        """
         self._remove(actor)
-        self._add_actor()
+        self._replace()
         for _, task in reversed(list(actor.calls)[1:]):  # it had not begun them
             todo.appendleft(task)
         task = actor.calls[0][1]
@@ -252,13 +263,34 @@ class RayPipeline:
         row.input_stat, row.versions = input_stats[case.name], self._versions
         yield case, [row]
 
-    def _retire(self, actor: _Actor, todo: deque[_Task], error: OSError) -> None:
-        """Gives the cases of an actor whose disk is full to others, if there are any."""
+    def _retire(self, actor: _Actor, todo: deque[_Task]) -> None:
+        """Leaves out the node of an actor whose disk is full.
+
+        Raises:
+            OSError: it is full on every node.
+        """
         self._remove(actor)
+        self._full.add(actor.node)
         todo.extendleft(task for _, task in reversed(actor.calls))
         logger.warning("a node's disk is full; the others do its cases")
         if not self._actors:
-            raise error
+            self._replace()
+
+    def _replace(self) -> None:
+        """Adds an actor in place of one that is gone, on a node whose disk is not full.
+
+        Raises:
+            OSError: there is none.
+        """
+        needs = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
+        fit = [
+            node["NodeID"]
+            for node in self._ray.nodes()
+            if node["Alive"] and all(node["Resources"].get(name, 0) >= number for name, number in needs.items())
+        ]
+        if self._full and not self._actors and self._full.issuperset(fit):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._add_actor()
 
     def _remove(self, actor: _Actor) -> None:
         self._ray.kill(actor.handle)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +23,7 @@ from ray_cluster import run_cluster
 
 from mobileutr_monai.__main__ import main
 from mobileutr_monai.inference.batch.runner import UsageError
-from tests.soak.ray_kills import kill_runs
+from tests.soak.ray_kills import count_rows, kill_runs
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,78 @@ def test_an_actor_a_node_and_the_run_may_be_killed(cluster, tmp_path):
     found = kill_runs(tmp_path, cluster, kills=3, images=150, seed=1)
     assert found["violations"] == []
     assert found["kills"] == {"actor": 1, "node": 1, "driver": 1}
+
+
+FULL_DISK = 'mount -t tmpfs -o size=16k disk "$0" && { head -c 16k /dev/zero > "$0/rest"; exec "$@"; }'
+"""Has a full disk in a folder, for one command."""
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "disk", path], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.fixture
+def full_node(cluster, small_disk, tmp_path) -> Iterator[None]:
+    """The second node has a full disk where it would stage results."""
+    making = tmp_path / "out" / ".mobileutr"
+    making.mkdir(parents=True)
+    cluster.nodes.pop().kill()
+    cluster.add(["unshare", "--mount", "sh", "-c", FULL_DISK, str(making)])
+    yield
+    cluster.nodes.pop().kill()
+    cluster.add()
+
+
+def make_many(folder: Path) -> None:
+    for number in range(200):
+        Image.fromarray(np.roll(np.arange(64, dtype=np.uint8), number) * np.ones((48, 1), np.uint8)).save(
+            folder / f"{number:03}.png"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_whose_disk_is_full_is_left_out(cluster, full_node, make_runner, folder, tmp_path, caplog):
+    make_many(folder)
+    make_runner(output_dir=str(tmp_path / "plain"), overlays=False).run()
+    run = ThreadPoolExecutor(1).submit(make_runner(ray=cluster.address, actors=2, overlays=False).run)
+    end = time.monotonic() + 300
+    while count_rows(tmp_path / "out") < 20:
+        assert not run.done() and time.monotonic() < end
+        time.sleep(0.02)
+    cluster.nodes[0].actors()[0].kill()  # its successor must not go to the node whose disk is full
+    assert dict(run.result().counts) == {"ok": 210, "failed": 1, "skipped": 1}
+    assert "a node's disk is full; the others do its cases" in caplog.text
+    assert read_rows(tmp_path / "out", "files") == read_rows(tmp_path / "plain", "files")
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "plain")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_disk_that_is_full_on_all_nodes_ends_the_run_and_room_resumes_it(
+    cluster, small_disk, make_runner, folder, tmp_path, capsys
+):
+    make_runner(output_dir=str(tmp_path / "plain")).run()
+    options = {"ray": cluster.address, "actors": 2, "output_dir": str(small_disk / "out")}
+    with pytest.raises(SystemExit) as stop:
+        make_runner(**options).main()
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"mobileutr: error: the disk of {small_disk / 'out'} is full; make room")
+    whole = read_files(tmp_path / "plain")
+    written = read_files(small_disk / "out")
+    assert 0 < len(written) < len(whole)
+    assert written.items() <= whole.items()
+    subprocess.run(["mount", "-o", "remount,size=32m", small_disk], check=True)
+    assert dict(make_runner(**options).run().counts) == {"ok": 10, "failed": 1, "skipped": 1}
+    assert read_rows(small_disk / "out", "files") == read_rows(tmp_path / "plain", "files")
+    assert read_files(small_disk / "out") == whole
 
 
 def test_a_cluster_that_is_not_there_ends_with_one_line(breast, folder, tmp_path, capsys):
