@@ -15,12 +15,12 @@ from mobileutr_monai.api.result import SegmentationResult, SegmentedCase
 from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.case_worker import CaseLoader, measure_case, to_case_error
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.cine import CineMeter
+from mobileutr_monai.inference.batch.processes.case_worker import CaseLoader, measure_case, to_case_error
+from mobileutr_monai.inference.batch.processes.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.batch.runner import BatchRunner
 from mobileutr_monai.inference.batch.stream import CaseStream
-from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.measure import Assessment, Measurement, read_affine
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.result import OutputOptions
@@ -123,7 +123,7 @@ class BundleSegmenter:
         folder = TemporaryFolder()
         found = self._find_cases([path.absolute()], folder)
         for case in found.cases:
-            yield _Source(case.name, case, self.runner.why_rejected(case), folder)
+            yield _Source(case.name, case, self.runner.suitability.why_rejected(case), folder)
         yield from (_Source(file.name, None, _to_error(file)) for file in found.unused if file.failed)
 
     def _try_case(self, image: ImageInput) -> _Source:
@@ -147,7 +147,7 @@ class BundleSegmenter:
             return _Source(paths[0].name, None, errors[0] if errors else CaseError(Reason.NOT_AN_IMAGE))
         case = found.cases[0]
         is_inside = any(folder.path in path.parents for path in case.paths)
-        return _Source(case.name, case, self.runner.why_rejected(case), folder if is_inside else None)
+        return _Source(case.name, case, self.runner.suitability.why_rejected(case), folder if is_inside else None)
 
     def _find_cases(self, paths: Sequence[Path], folder: TemporaryFolder) -> FoundInputs:
         found = find_cases(paths, folder.path / "unpacked")

@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.datasets.masks import read_mask
-from mobileutr_monai.inference.batch.case_worker import to_case_error
+from mobileutr_monai.inference.batch.processes.case_worker import to_case_error
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
 from mobileutr_monai.readers.pillow_io import open_image
 

@@ -176,12 +176,12 @@ def _predict(options: argparse.Namespace) -> int:
             check_folders(source, options.output)
     for path in options.weights or ():
         require_file(path, "weights")
-    from mobileutr_monai.inference.batch.light_imports import find_unused, import_monai_without
+    from mobileutr_monai.inference.batch.processes.light_imports import find_unused, import_monai_without
 
     is_as_shipped = options.is_alone and not options.settings  # --set may name any object of MONAI
     unused = find_unused(options.bundle / "configs" / "inference.json") if is_as_shipped else ()
     if options.workers != 0:
-        from mobileutr_monai.inference.batch.fork_server import start_fork_server
+        from mobileutr_monai.inference.batch.processes.fork_server import start_fork_server
 
         start_fork_server(unused)  # before MONAI is imported here, so that it is imported in both at once
     if unused:

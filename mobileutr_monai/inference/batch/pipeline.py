@@ -13,11 +13,11 @@ import numpy as np
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import format_files, hash_files, parse_files, stat_files
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.case_worker import CaseWorker, Written, is_full_disk, to_case_error
 from mobileutr_monai.inference.batch.cine import CineMeter
 from mobileutr_monai.inference.batch.delivery import Deliver
+from mobileutr_monai.inference.batch.processes.case_worker import CaseWorker, Written, is_full_disk, to_case_error
+from mobileutr_monai.inference.batch.processes.workers import WorkerError, WorkerPool
 from mobileutr_monai.inference.batch.stream import CaseStream, InferredCase, map_ahead
-from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool
 from mobileutr_monai.inference.measure import Measurement
 from mobileutr_monai.inference.quality import Judge, QualityCheck
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR, Row

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
 import math
-import os
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,28 +17,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file, write_text
 from mobileutr_monai.core.choices import SEG_TYPES, Formats, check_formats, parse_formats
 from mobileutr_monai.core.folders import check_folders, check_inputs, refuse_mangled
-from mobileutr_monai.core.model_settings import compare_settings
 from mobileutr_monai.core.output_folder import OutputFolder, parse_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import NOT_DECODED, NOTICE, pluralize
 from mobileutr_monai.core.walk import Listing, list_inputs
-from mobileutr_monai.inference.batch.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.delivery import Deliver, RemoteFolder
 from mobileutr_monai.inference.batch.errors import UsageError
-from mobileutr_monai.inference.batch.fork_server import start_fork_server
+from mobileutr_monai.inference.batch.networks import load_networks, start_engines
+from mobileutr_monai.inference.batch.output_lock import lock_output, make_unpacking_dir
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
+from mobileutr_monai.inference.batch.processes.case_worker import CaseWorker, is_full_disk
+from mobileutr_monai.inference.batch.processes.fork_server import start_fork_server
+from mobileutr_monai.inference.batch.processes.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.batch.streaming import StreamOptions, StreamRun, unused_row
-from mobileutr_monai.inference.batch.workers import WorkerError, WorkerPool, read_total_memory
+from mobileutr_monai.inference.batch.suitability import Suitability, check_found, foresee
 from mobileutr_monai.inference.cluster.options import ClusterOptions
-from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE, choose_fastest, why_not_allowed
-from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE
+from mobileutr_monai.inference.engines.table import ENGINES
 from mobileutr_monai.inference.ensemble import describe_average
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
 from mobileutr_monai.inference.outputs.dicom.seg import read_segment_labels
@@ -56,7 +54,6 @@ from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.networks.mobileutr import MobileUtr
-from mobileutr_monai.networks.weights import load_weights
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
 
 if TYPE_CHECKING:
@@ -209,7 +206,8 @@ class BatchRunner:
         self.overwrite = overwrite
         self.time_limit, self.memory_limit = time_limit, memory_limit
         self.overlays, self.whole_overlays, self.report_page = overlays, whole_overlays, report_page
-        self.output_format, self.any_modality = output_format, any_modality
+        self.output_format = output_format
+        self.suitability = Suitability(segmenter.spatial_dims, metadata["modalities"], any_modality)
         self.seg_type, self.keep_empty_frames, self.probabilities = seg_type, keep_empty_frames, probabilities
         self.components, self.structured_report = components, structured_report
         self.presentation_state, self.place_stills = presentation_state, place_stills
@@ -264,20 +262,20 @@ class BatchRunner:
                 return RunResult({}, None, tuple(streamed.foresee()))
             with TemporaryDirectory() as unpacked:
                 found = self.find_cases(Path(unpacked))
-                return RunResult({}, None, tuple(self.foresee(found, self.reject_all(found))))
+                return RunResult({}, None, tuple(foresee(found, self.suitability.reject_all(found))))
         if self.workers and not self.cluster.is_needed:
             start_fork_server()
         self.load_network()
         self.start_engine()
-        with self.locked_output_dir(), self._unpacking_dir() as unpacked:
+        with lock_output(self.folder), make_unpacking_dir(self.folder) as unpacked:
             started = time.perf_counter()
             if streamed is not None:
                 identity = self.identify_run()
                 counts = streamed.segment(unpacked, identity)
             else:
                 found = self.find_cases(unpacked)
-                rejected = self.reject_all(found)
-                self._check_found(found, rejected)
+                rejected = self.suitability.reject_all(found)
+                check_found(found, rejected, self.segmenter.spatial_dims, str(self.dataset_dir))
                 identity = self.identify_run()
                 counts = self._segment(found, rejected, identity, progress)
             summary = self.summarise(counts, time.perf_counter() - started, identity)
@@ -302,22 +300,8 @@ class BatchRunner:
         Raises:
             UsageError: they do not exist, cannot be read or do not fit.
         """
-        try:
-            for weights in self.every_weights:
-                compare_settings(weights, self.model_settings)
-            load_weights(self.segmenter.network, self.weights)
-            self.members = [copy.deepcopy(self.segmenter.network) for _ in self.every_weights[1:]]
-            for network, weights in zip(self.members, self.every_weights[1:], strict=True):
-                load_weights(network, weights)
-        except (FileNotFoundError, ValueError) as error:
-            raise UsageError(str(error)) from error
-        self.segmenter.network.eval()
-        other = find_other_bundle(self.weights, str(self.metadata["name"]))
-        if other is not None:
-            logger.warning(
-                "the weights %s are those of another bundle, %r: masks of this one, %r, may mean nothing",
-                *(self.weights, other, str(self.metadata["name"])),
-            )
+        name = str(self.metadata["name"])
+        self.members = load_networks(self.segmenter.network, self.every_weights, self.model_settings, name)
 
     def start_engine(self) -> None:
         """Has the segmenter use the engine, after the weights are loaded; ``auto`` is chosen here.
@@ -325,38 +309,15 @@ class BatchRunner:
         Raises:
             UsageError: the engine is refused for these weights, not installed or not for the device.
         """
-        segmenter, weights = self.segmenter, hash_file(self.weights)
-        hashes = [hash_file(path) for path in self.every_weights]
-
-        def find_reason(name: str) -> str | None:
-            reasons = (why_not_allowed(name, self.engine_parity, each, self.settings) for each in hashes)
-            return next((reason for reason in reasons if reason is not None), None)
-
-        batch_size = int(getattr(segmenter.inferer, "sw_batch_size", self.batch_size))
-        size = self.settings.get("roi_size", self.settings.get("image_size"))
-        sides = None if size is None else [int(side) for side in size]
-        if self.engine == AUTO:
-            if sides is None:
-                raise UsageError("engine auto needs the size of images, image_size or roi_size in settings; name one")
-            allowed = [name for name in ENGINES if find_reason(name) is None]
-            if others := [name for name in ENGINES if name not in allowed]:
-                logger.warning(
-                    "auto leaves out %s: not accepted for these weights and settings; scripts/compare_engines.py of "
-                    "this project's repository compares them",
-                    ", ".join(others),
-                )
-            shape = (batch_size, segmenter.network.in_channels, *sides)
-            self.engine = choose_fastest(segmenter.network, segmenter.device, allowed, shape, weights)
-        refusal = find_reason(self.engine)
-        if refusal is not None:
-            raise UsageError(refusal)
-        try:
-            segmenter.predictor, *segmenter.further_predictors = [
-                start_engine(self.engine, network, segmenter.device, batch_size, sides)
-                for network in (segmenter.network, *self.members)
-            ]
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        self.engine = start_engines(
+            self.engine,
+            self.segmenter,
+            self.members,
+            self.every_weights,
+            self.engine_parity,
+            self.settings,
+            self.batch_size,
+        )
 
     def choose_quality(self, weights_sha256: str) -> QualityCheck:
         """Returns the quality check that holds for these weights and averages; the log says what does not."""
@@ -533,52 +494,6 @@ class BatchRunner:
                 f"the bundle's transforms: {error}; set workers to 0, which reads in this process"
             ) from error
 
-    @contextmanager
-    def locked_output_dir(self) -> Iterator[None]:
-        """Makes the output folder and keeps other runs out of it; the lock of a run that was killed is open."""
-        made = not self.output_dir.exists()
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the output folder {self.output_dir}: {error.strerror}") from error
-        if not os.access(self.output_dir, os.W_OK):
-            raise UsageError(f"cannot write to the output folder {self.output_dir}; choose another one")
-        self.folder.work.mkdir(exist_ok=True)
-        lock = FileLock(self.folder.work / LOCK_FILE)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise UsageError(
-                f"another run is writing to {self.output_dir}; wait until it has ended, or choose another folder"
-            ) from None
-        try:
-            yield
-        except UsageError:
-            if made:
-                self.folder.close()
-            raise
-        finally:
-            lock.release()
-
-    @contextmanager
-    def _unpacking_dir(self) -> Iterator[Path]:
-        """Has a folder for what is in archives, empty also after a run that was killed."""
-        folder = self.folder.work / UNPACKING_DIR
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _check_found(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> None:
-        if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
-            return
-        kinds = "images" if self.segmenter.spatial_dims == 2 else "volumes"
-        others = pluralize(len(found.cases) + len(found.unused), "other file")
-        reasons = sorted({str(error) for error in rejected.values() if error is not None})
-        why = f"; {reasons[0]}" if reasons else ""
-        raise UsageError(f"no {kinds} for this bundle in {self.dataset_dir} ({others}{why})")
-
     def check_options(self) -> None:
         """Checks what does not depend on folders.
 
@@ -622,34 +537,6 @@ class BatchRunner:
                 check_parquet(self.output_dir)
         except ValueError as error:
             raise UsageError(str(error)) from None
-
-    def reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
-        """Returns name of a case -> why it is not for this bundle."""
-        return {case.name: self.why_rejected(case) for case in found.cases}
-
-    def why_rejected(self, case: InputCase) -> CaseError | None:
-        """Returns why a case is not for this bundle, None if it is."""
-        dims = self.segmenter.spatial_dims
-        if case.spatial_dims != dims:
-            found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
-            detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
-            if case.dicom is not None and case.dicom.why_no_volume:
-                detail = f"no volume: {case.dicom.why_no_volume}; the bundle takes {taken}"
-            return CaseError(Reason.DIMENSION, detail, skipped=True)
-        modalities = self.metadata["modalities"]
-        if case.dicom is not None and not self.any_modality and case.dicom.modality not in modalities:
-            detail = (
-                f"{case.dicom.modality or 'none'}, the bundle is for {', '.join(modalities)}; --any-modality takes it"
-            )
-            return CaseError(Reason.MODALITY, detail, skipped=True)
-        return None
-
-    def foresee(self, found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
-        for case in found.cases:
-            error = rejected[case.name]
-            yield f"{case.name}: {case.kind.value}, {_foresee(case) if error is None else error}"
-        for file in found.unused:
-            yield f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}"
 
     def identify_run(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -696,19 +583,3 @@ class BatchRunner:
             "python": platform.python_version(),
             **identity,
         }
-
-
-def _foresee(case: InputCase) -> str:
-    """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
-    is_empty = not all(path.stat().st_size for path in case.paths)
-    return "would fail: the file is empty" if is_empty else "would be segmented"
-
-
-def find_other_bundle(weights: Path, name: str) -> str | None:
-    """Returns the name of the bundle in whose ``models`` folder weights lie, None if that is ``name`` or no bundle."""
-    try:
-        metadata = json.loads((weights.resolve().parents[1] / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        found = str(metadata["name"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return found if found != name else None

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.case_worker import to_case_error
-from mobileutr_monai.inference.batch.workers import WorkerPool
+from mobileutr_monai.inference.batch.processes.case_worker import to_case_error
+from mobileutr_monai.inference.batch.processes.workers import WorkerPool
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.inference.temporal import smooth_frames
 from mobileutr_monai.readers.cases import InputCase

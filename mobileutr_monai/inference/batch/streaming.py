@@ -27,6 +27,7 @@ from mobileutr_monai.core.text import escape
 from mobileutr_monai.inference.batch.delivery import Deliver, DicomWebStore, RemoteFolder
 from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
+from mobileutr_monai.inference.batch.suitability import foresee
 from mobileutr_monai.inference.report.csv import Wanted
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.stream_table import StreamTable
@@ -194,7 +195,7 @@ class StreamRun:
                 work = Path(name) / str(number)
                 root, listing = self.source.fetch(units, work / FETCHED_DIR)
                 found = self.runner.find_cases(work / "unpacked", root, listing)
-                yield from self.runner.foresee(found, self.runner.reject_all(found))
+                yield from foresee(found, self.runner.suitability.reject_all(found))
                 shutil.rmtree(work, ignore_errors=True)
 
     @property
@@ -232,7 +233,7 @@ class StreamRun:
 
     def _stamp(self, unit: Unit) -> str:
         # What is skipped depends on it, and no result does.
-        return f"{unit.stamp} any" if self.runner.any_modality else unit.stamp
+        return f"{unit.stamp} any" if self.runner.suitability.any_modality else unit.stamp
 
     def _fetch_ahead(self, units: Iterable[Unit], folder: Path) -> Iterator[_Part]:
         shutil.rmtree(folder, ignore_errors=True)
@@ -258,7 +259,7 @@ class StreamRun:
         runner = self.runner
         unpacked = work / "archives"
         found = runner.find_cases(unpacked, fetched.root, fetched.listing)
-        rejected = runner.reject_all(found)
+        rejected = runner.suitability.reject_all(found)
         names = _Names(part.units)
         for file in found.unused:
             if not ledger.is_seen(file.name):

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.case_worker import is_full_disk
 from mobileutr_monai.inference.batch.delivery import Deliver
 from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.inference.batch.pipeline import failed_row
+from mobileutr_monai.inference.batch.processes.case_worker import is_full_disk
 from mobileutr_monai.inference.cluster.actor import CaseActor, pack_job, place_of
 from mobileutr_monai.inference.cluster.options import connect
 from mobileutr_monai.inference.report.row import Row

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobileutr_monai.inference.batch.light_imports import UNUSED, find_unused
+from mobileutr_monai.inference.batch.processes.light_imports import UNUSED, find_unused
 
 BUNDLES = ("breast_ultrasound", "skin_dermoscopy", "colon_endoscopy", "hippocampus_mri")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobileutr_monai.inference.batch import runner as runner_module
+from mobileutr_monai.inference.batch import networks
 from mobileutr_monai.inference.batch.runner import UsageError
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.segmenter import Segmenter
@@ -313,7 +313,7 @@ def test_a_nifti_image_gets_the_mask_of_the_same_pixels_as_png(make_runner, tmp_
 def test_weights_of_another_bundle_are_said_to_be(make_runner, breast, caplog):
     runner = make_runner(weights=str(breast.parent / "skin_dermoscopy_segmentation" / "models" / "model.pt"))
     runner.load_network()
-    (record,) = (record for record in caplog.records if record.name == runner_module.__name__)
+    (record,) = (record for record in caplog.records if record.name == networks.__name__)
     assert "another bundle, 'Skin dermoscopy segmentation'" in record.getMessage()
 
 
@@ -321,4 +321,4 @@ def test_own_weights_and_those_of_no_bundle_are_taken_in_silence(make_runner, br
     shutil.copyfile(breast / "models" / "model.pt", tmp_path / "mine.pt")
     for overrides in ({}, {"weights": str(tmp_path / "mine.pt")}):
         make_runner(**overrides).load_network()
-    assert runner_module.__name__ not in {record.name for record in caplog.records}
+    assert networks.__name__ not in {record.name for record in caplog.records}

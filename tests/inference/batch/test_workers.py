@@ -16,7 +16,7 @@ from hostile import Target
 from monai.data import MetaTensor
 
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.workers import WorkerPool
+from mobileutr_monai.inference.batch.processes.workers import WorkerPool
 
 MEMORY = 2**30
 
@@ -130,7 +130,7 @@ def test_no_process_is_left_behind():
 def test_a_killed_program_takes_its_processes_with_it():
     program = """if __name__ == "__main__":
     from hostile import Target
-    from mobileutr_monai.inference.batch.workers import WorkerPool
+    from mobileutr_monai.inference.batch.processes.workers import WorkerPool
     with WorkerPool(Target(), 1, 600, 2**30) as pool:
         print(pool.call("pid"), flush=True)
         pool.call("do", "hang")

@@ -26,7 +26,7 @@ import torch
 from monai.data import MetaTensor
 
 from mobileutr_monai.core.reasons import CaseError, Reason
-from mobileutr_monai.inference.batch.fork_server import start_fork_server
+from mobileutr_monai.inference.batch.processes.fork_server import start_fork_server
 
 if sys.platform != "win32":
     import resource

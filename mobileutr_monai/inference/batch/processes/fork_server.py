@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-from mobileutr_monai.inference.batch.light_imports import LEFT_OUT
+from mobileutr_monai.inference.batch.processes.light_imports import LEFT_OUT
 
 __all__ = ["start_fork_server"]
 
@@ -23,7 +23,7 @@ def start_fork_server(left_out: Sequence[str] = ()) -> None:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return
-    multiprocessing.set_forkserver_preload([f"{_PACKAGE}.light_imports", f"{_PACKAGE}.runner"])
+    multiprocessing.set_forkserver_preload([f"{_PACKAGE}.processes.light_imports", f"{_PACKAGE}.runner"])
     # Warnings are those of MONAI's imports: optional packages that this project does not use.
     with _environment({"PYTHONWARNINGS": "ignore"} | ({LEFT_OUT: ",".join(left_out)} if left_out else {})):
         forkserver.ensure_running()

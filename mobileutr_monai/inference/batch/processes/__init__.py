@@ -1,0 +1,1 @@
+"""Processes that read and write cases while the network runs."""

@@ -1,0 +1,77 @@
+"""Which of the cases that were found a bundle is for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mobileutr_monai.core.reasons import CaseError, Reason
+from mobileutr_monai.core.text import pluralize
+from mobileutr_monai.inference.batch.errors import UsageError
+from mobileutr_monai.readers.cases import FoundInputs, InputCase
+
+__all__ = ["Suitability", "check_found", "foresee"]
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """What a bundle takes.
+
+    Attributes:
+        spatial_dims: 2 for images and cines, 3 for volumes.
+        modalities: of DICOM, such as US.
+        any_modality: take DICOM of other modalities, too.
+    """
+
+    spatial_dims: int
+    modalities: Sequence[str]
+    any_modality: bool = False
+
+    def why_rejected(self, case: InputCase) -> CaseError | None:
+        """Returns why a case is not for the bundle, None if it is."""
+        dims = self.spatial_dims
+        if case.spatial_dims != dims:
+            found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
+            detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
+            if case.dicom is not None and case.dicom.why_no_volume:
+                detail = f"no volume: {case.dicom.why_no_volume}; the bundle takes {taken}"
+            return CaseError(Reason.DIMENSION, detail, skipped=True)
+        if case.dicom is not None and not self.any_modality and case.dicom.modality not in self.modalities:
+            modality, taken = case.dicom.modality or "none", ", ".join(self.modalities)
+            detail = f"{modality}, the bundle is for {taken}; --any-modality takes it"
+            return CaseError(Reason.MODALITY, detail, skipped=True)
+        return None
+
+    def reject_all(self, found: FoundInputs) -> dict[str, CaseError | None]:
+        """Returns name of a case -> why it is not for the bundle."""
+        return {case.name: self.why_rejected(case) for case in found.cases}
+
+
+def check_found(found: FoundInputs, rejected: Mapping[str, CaseError | None], spatial_dims: int, source: str) -> None:
+    """Checks that there is something to do, or to say.
+
+    Raises:
+        UsageError: no case is for the bundle, and no file has failed.
+    """
+    if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
+        return
+    kinds = "images" if spatial_dims == 2 else "volumes"
+    others = pluralize(len(found.cases) + len(found.unused), "other file")
+    reasons = sorted({str(error) for error in rejected.values() if error is not None})
+    why = f"; {reasons[0]}" if reasons else ""
+    raise UsageError(f"no {kinds} for this bundle in {source} ({others}{why})")
+
+
+def foresee(found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
+    """Yields what a dry run says of each case and of each file that is not used."""
+    for case in found.cases:
+        error = rejected[case.name]
+        yield f"{case.name}: {case.kind.value}, {_foresee_case(case) if error is None else error}"
+    for file in found.unused:
+        yield f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}"
+
+
+def _foresee_case(case: InputCase) -> str:
+    """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
+    is_empty = not all(path.stat().st_size for path in case.paths)
+    return "would fail: the file is empty" if is_empty else "would be segmented"
