@@ -25,7 +25,7 @@ class SegmentedCase:
 
     Attributes:
         case: its files, which must stay while pictures are drawn.
-        label: (rows, columns), (x, y, z), or (rows, columns, frames) of a cine.
+        label: (rows, columns), (x, y, z), or (rows, columns, frames) of a cine or video.
         compute_probabilities: called once, if at all.
         options: what a run would ask of its outputs, for pictures.
         keep: what has to stay for that, such as the temporary folder of the files.
@@ -54,6 +54,7 @@ class SegmentationResult:
         notes: what reading the file changed or assumed.
         affine: of a volume, (4, 4), from indices of the label map to RAS in mm; None for anything else, or where the
             file defines none.
+        frame_times: of a video, seconds of each frame since the first; NaN where the file does not say. None of others.
         error: why there is no result, with ``reason`` and ``detail``; None if there is one.
 
     Example::
@@ -69,6 +70,7 @@ class SegmentationResult:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     affine: np.ndarray | None = None
+    frame_times: np.ndarray | None = None
     error: CaseError | None = None
     segmented: SegmentedCase | None = None
 
@@ -77,8 +79,8 @@ class SegmentationResult:
         """The label map: 0 is background.
 
         Shape:
-            (rows, columns) of an image, (x, y, z) in the file's order of a volume, (rows, columns, frames) of a cine;
-            uint8, of the image's own size.
+            (rows, columns) of an image, (x, y, z) in the file's order of a volume, (rows, columns, frames) of a cine or
+            video; uint8, of the image's own size.
 
         Raises:
             ValueError: the image has no result.
@@ -93,12 +95,12 @@ class SegmentationResult:
             (1 + labels, rows, columns) or (1 + labels, x, y, z), float32, of the image's own size.
 
         Raises:
-            ValueError: the image has no result, or is a cine, whose probabilities are not kept.
+            ValueError: the image has no result, or is a cine or video, whose probabilities are not kept.
         """
         return self._segmented.compute_probabilities()
 
     def plot(self, whole: bool = False) -> Image.Image:
-        """Returns a picture of the contours: on the image, on three planes of a volume, or on one frame of a cine.
+        """Returns a picture of the contours: on the image, on three planes of a volume, on a frame of a cine or video.
 
         An ultrasound DICOM is drawn within its regions of tissue, since a name may be burned in elsewhere.
 

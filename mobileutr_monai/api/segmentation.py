@@ -13,7 +13,6 @@ import numpy as np
 from mobileutr_monai.api.inputs import ImageInput, TemporaryFolder, save_input
 from mobileutr_monai.api.result import SegmentationResult, SegmentedCase
 from mobileutr_monai.core.atomic import hash_file
-from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.cine import CineMeter
@@ -72,7 +71,7 @@ class BundleSegmenter:
         self._options = OutputOptions(runner.segment_labels, algorithm, "auto", overlays=True, whole_overlays=False)
 
     def __call__(self, image: ImageInput, affine: np.ndarray | None = None) -> SegmentationResult:
-        """Segments one image, volume or cine.
+        """Segments one image, volume, cine or video.
 
         Args:
             image: a path (of a file, of the folder or zip of one series), several paths of one series, a PIL image,
@@ -165,7 +164,7 @@ class BundleSegmenter:
                 waiting[index] = source
                 if source.case is None or source.error is not None:
                     ended[index] = self._fail(source, source.error or CaseError(Reason.NOT_AN_IMAGE))
-                elif source.case.kind is CaseKind.CINE:
+                elif source.case.kind.has_frames:
                     ended[index] = None  # segmented when it is its turn
                 else:
                     yield replace(source.case, output=str(index))
@@ -212,7 +211,8 @@ class BundleSegmenter:
         except Exception as error:  # noqa: BLE001 - as for images
             return self._fail(source, to_case_error(Reason.NETWORK, error, source.case.paths[0]))
         measurements = meter.measure()
-        return self._make_result(source, label, measurements, meter.assess(measurements), _refuse_probabilities, None)
+        result = self._make_result(source, label, measurements, meter.assess(measurements), _refuse_probabilities, None)
+        return replace(result, frame_times=np.array(meter.frames.seconds) if source.case.dicom is None else None)
 
     def _make_result(
         self,
@@ -246,4 +246,4 @@ def _to_error(file: UnusedFile) -> CaseError:
 
 
 def _refuse_probabilities() -> np.ndarray:
-    raise ValueError("the probabilities of a cine are not kept; segment its frames one by one")
+    raise ValueError("the probabilities of a cine or video are not kept; segment its frames one by one")

@@ -16,6 +16,7 @@ __all__ = [
     "MAX_IMAGE_PIXELS",
     "MAX_INFLATED_BYTES",
     "MAX_MISMATCH_PERCENT",
+    "MAX_VIDEO_FRAMES",
     "MAX_VOLUME_MM3",
     "MAX_VOLUME_VOXELS",
     "BoundedReader",
@@ -24,6 +25,9 @@ __all__ = [
 
 MAX_IMAGE_PIXELS = 2**28 // 3
 """Of an image, or a frame of DICOM: 9459 x 9459, 256 MiB as RGB. A mammogram has 20 million."""
+
+MAX_VIDEO_FRAMES = 2**15 - 1
+"""Of a video: the label maps of its frames become a side of a NIfTI file. 21 minutes at 25 frames per second."""
 
 MAX_VOLUME_VOXELS = 2**30
 """Of a volume: 512 x 512 x 4096, 4 GiB as float32."""

@@ -12,8 +12,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 from monai.utils import ImageMetaKey, convert_to_tensor
 
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.readers.dicom.reader import DicomReader
+from mobileutr_monai.readers.video.reader import VideoReader
 
 __all__ = ["CaseReader", "check_image", "check_variation"]
 
@@ -26,12 +28,19 @@ class CaseReader:
         channels: that the network takes.
         spatial_dims: 2 for images, 3 for volumes.
         frame_reader: reads the frames of cines; a bundle without one takes none.
+        video_reader: likewise, of videos.
     """
 
     def __init__(
-        self, preprocessing: Compose, channels: int, spatial_dims: int, frame_reader: DicomReader | None = None
+        self,
+        preprocessing: Compose,
+        channels: int,
+        spatial_dims: int,
+        frame_reader: DicomReader | None = None,
+        video_reader: VideoReader | None = None,
     ) -> None:
-        self.preprocessing, self.frame_reader = preprocessing, frame_reader
+        self.preprocessing = preprocessing
+        self.frame_reader, self.video_reader = frame_reader, video_reader
         self.channels, self.spatial_dims = channels, spatial_dims
         self._loading = Compose([t for t in preprocessing.transforms if isinstance(t, LoadImaged)])
         self._after_loading = Compose([t for t in preprocessing.transforms if not isinstance(t, LoadImaged)])
@@ -48,21 +57,25 @@ class CaseReader:
         check_variation(data["image"], "voxels" if self.spatial_dims == 3 else "pixels")
         return self._checked(self._after_loading(data))
 
-    def read_frames(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yields what ``read`` returns for each frame of a cine, decoding one at a time.
+    def read_frames(self, path: Path, kind: CaseKind = CaseKind.CINE) -> Iterator[dict[str, Any]]:
+        """Yields what ``read`` returns for each frame of a cine or video, decoding one at a time; of a video also
+        ``seconds`` since its first frame.
 
         A frame in which all values are the same becomes zeros, in which ``Segmenter`` finds nothing: resampling and
         scaling would make noise of it.
         """
-        if self.frame_reader is None:
-            raise ValueError("the bundle has no frame_reader for cines")
-        for array, meta in self.frame_reader.iter_data(path):
+        reader = self.video_reader if kind is CaseKind.VIDEO else self.frame_reader
+        if reader is None:
+            name = "video_reader for videos" if kind is CaseKind.VIDEO else "frame_reader for cines"
+            raise ValueError(f"the bundle has no {name}")
+        for array, meta in reader.iter_data(path):
+            time = {"seconds": meta.pop("seconds")} if "seconds" in meta else {}
             meta[ImageMetaKey.FILENAME_OR_OBJ] = str(path)  # as LoadImaged does
             image = MetaTensor.ensure_torch_and_prune_meta(array.astype(np.float32), meta)
             data = self._checked(self._after_loading({"image": image}))
             if array.min() == array.max():
                 data["image"] *= 0
-            yield data
+            yield data | time
 
     def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
         check_image(data["image"], self.channels, self.spatial_dims)

@@ -18,6 +18,7 @@ from mobileutr_monai.inference.ensemble import average_probabilities, flip_combi
 from mobileutr_monai.inference.reading import CaseReader
 from mobileutr_monai.networks import MobileUtr
 from mobileutr_monai.readers.dicom.reader import DicomReader
+from mobileutr_monai.readers.video.reader import VideoReader
 from mobileutr_monai.transforms import ProbabilitiesToLabelMapd
 
 __all__ = ["Segmenter"]
@@ -43,6 +44,7 @@ class Segmenter:
             is left out, as MONAI Label does.
         to_probabilities: gives ``pred`` as probabilities, one channel or background first.
         frame_reader: reads the frames of cines; a bundle without one takes none.
+        video_reader: likewise, of videos.
         flip_axes: spatial axes that images are flipped along, too, in every combination; the results are averaged.
         threshold: probability at and above which ``postprocessing`` takes a pixel for the label, of one channel.
 
@@ -64,6 +66,7 @@ class Segmenter:
         frame_reader: DicomReader | None = None,
         threshold: float = 0.5,
         flip_axes: Sequence[int] = (),
+        video_reader: VideoReader | None = None,
     ) -> None:
         self.network, self.device = network, torch.device(device)
         self.predictor: Predictor = network
@@ -73,7 +76,7 @@ class Segmenter:
         self.postprocessing = Compose([t for t in postprocessing.transforms if not isinstance(t, SaveImaged)])
         self.to_probabilities = to_probabilities
         self.threshold, self.spatial_dims = threshold, int(network.spatial_dims)
-        self.reader = CaseReader(preprocessing, network.in_channels, self.spatial_dims, frame_reader)
+        self.reader = CaseReader(preprocessing, network.in_channels, self.spatial_dims, frame_reader, video_reader)
 
     @torch.inference_mode()
     def infer(self, data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a folder holds: images, NIfTI volumes, DICOM stills, cines and series, told by content, not by name."""
+"""What a folder holds: images, NIfTI volumes, DICOM stills, cines and series, videos, told by content, not by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from mobileutr_monai.readers.archives import is_archive, unpack_archive
 from mobileutr_monai.readers.converted.itk import can_convert, convert_to_nifti
 from mobileutr_monai.readers.dicom.header import is_dicom
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases
-from mobileutr_monai.readers.foreign_formats import explain_format, is_itk
+from mobileutr_monai.readers.foreign_formats import explain_format, is_itk, is_video
 from mobileutr_monai.readers.nifti_file import count_dimensions
+from mobileutr_monai.readers.video.frames import can_read_video
 
 __all__ = [
     "CaseKind",
@@ -119,7 +120,7 @@ def find_cases(
 
     A ZIP archive of a study is unpacked, and its members are cases like those of a folder of its name. Slices form a
     series only with others of the same archive, so that an archive may lie next to the folder it was made of. NRRD and
-    MetaImage become NIfTI there, where SimpleITK is installed.
+    MetaImage become NIfTI there, where SimpleITK is installed. Videos are cases where PyAV is installed.
 
     Args:
         source: folder to search, a file, or several of both. Names are relative to the folder, of several paths to
@@ -221,6 +222,8 @@ def _sort_out(files: Sequence[Path], root: Path) -> _Sorted:
         elif is_itk(path):
             found.convertible.append(path)
         elif foreign := explain_format(path):
+            if is_video(path):
+                foreign = f'{foreign}; or read it with pip install "mobileutr-monai[video]"'
             found.unused.append(UnusedFile(_relative(path, root), Reason.FOREIGN_FORMAT, foreign, failed=False))
         else:
             found.unused.append(UnusedFile(_relative(path, root), Reason.NOT_AN_IMAGE, "", failed=False))
@@ -269,6 +272,8 @@ def _sniff(path: Path) -> CaseKind | None:
         return CaseKind.NIFTI
     if is_dicom(path):
         return CaseKind.STILL
+    if is_video(path) and can_read_video():
+        return CaseKind.VIDEO
     if _has_suffix(path, IMAGE_SUFFIXES):
         return CaseKind.IMAGE
     return CaseKind.NIFTI if _has_suffix(path, VOLUME_SUFFIXES) else None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ForeignFormat", "explain_format", "find_format", "is_itk"]
+from mobileutr_monai.core.kinds import VIDEO_SUFFIXES
+
+__all__ = ["ForeignFormat", "explain_format", "find_format", "is_itk", "is_video"]
 
 
 class ForeignFormat(NamedTuple):
@@ -29,8 +31,9 @@ _TO_FRAMES = "save its frames as PNG, for example with ffmpeg"
 _JPEG_2000 = ForeignFormat("JPEG 2000", _TO_PNG, (".jp2", ".j2k", ".jpx"))
 _HEIC = ForeignFormat("HEIC", _TO_PNG, (".heic", ".heif"))
 _AVIF = ForeignFormat("AVIF", _TO_PNG, (".avif",))
-_VIDEO = ForeignFormat(
-    "video", _TO_FRAMES, (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".flv")
+_VIDEO = ForeignFormat("video", _TO_FRAMES, VIDEO_SUFFIXES)
+_OTHER_VIDEO = ForeignFormat(
+    "video that is not MP4, MOV, AVI, Matroska or WebM", _TO_FRAMES, (".wmv", ".mpg", ".mpeg", ".ts", ".flv")
 )
 _NRRD = ForeignFormat("NRRD", _TO_NIFTI, (".nrrd", ".nhdr"))
 _META_IMAGE = ForeignFormat("MetaImage", _TO_NIFTI, (".mha", ".mhd"))
@@ -44,10 +47,10 @@ _SIGNATURES = (
     (0, b"NDims", _META_IMAGE),
     (0, b"\x1aE\xdf\xa3", _VIDEO),
     (8, b"AVI ", _VIDEO),
-    (0, b"\0\0\x01\xba", _VIDEO),
-    (0, b"\0\0\x01\xb3", _VIDEO),
-    (0, b"0&\xb2u\x8ef\xcf\x11", _VIDEO),
-    (0, b"FLV\x01", _VIDEO),
+    (0, b"\0\0\x01\xba", _OTHER_VIDEO),
+    (0, b"\0\0\x01\xb3", _OTHER_VIDEO),
+    (0, b"0&\xb2u\x8ef\xcf\x11", _OTHER_VIDEO),
+    (0, b"FLV\x01", _OTHER_VIDEO),
     (0, b"\xff\x0a", ForeignFormat("JPEG XL", _TO_PNG)),
     (0, b"\0\0\0\x0cJXL ", ForeignFormat("JPEG XL", _TO_PNG)),
     (0, b"8BPS", ForeignFormat("Photoshop", _TO_PNG)),
@@ -58,9 +61,11 @@ _SIGNATURES = (
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC),
     **dict.fromkeys((b"avif", b"avis"), _AVIF),
+    **dict.fromkeys((b"M4A ", b"M4B ", b"M4P "), ForeignFormat("audio", "it has no image")),
+    b"crx ": ForeignFormat("a camera's raw format", _TO_PNG),
 }
 _BY_NAME = (
-    *(_JPEG_2000, _HEIC, _AVIF, _VIDEO, _NRRD, _META_IMAGE),
+    *(_JPEG_2000, _HEIC, _AVIF, _VIDEO, _OTHER_VIDEO, _NRRD, _META_IMAGE),
     ForeignFormat("FreeSurfer's MGH", "convert it to NIfTI, for example with mri_convert", (".mgh", ".mgz")),
     ForeignFormat("MINC", _TO_NIFTI, (".mnc",)),
     ForeignFormat("PNM", _TO_PNG, (".ppm", ".pgm", ".pbm", ".pnm")),
@@ -87,6 +92,11 @@ def find_format(path: Path) -> ForeignFormat | None:
 def is_itk(path: Path) -> bool:
     """Whether a file is NRRD or MetaImage, which SimpleITK converts."""
     return find_format(path) in (_NRRD, _META_IMAGE)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video in a container that PyAV is asked to read."""
+    return find_format(path) is _VIDEO
 
 
 def explain_format(path: Path) -> str:

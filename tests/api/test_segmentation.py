@@ -14,6 +14,7 @@ import pytest
 from monai.transforms import LoadImage
 from PIL import Image
 from pydicom import dcmread
+from scipy import ndimage
 
 import mobileutr_monai
 from mobileutr_monai import load_bundle
@@ -22,7 +23,9 @@ from mobileutr_monai.api.segmentation import BundleSegmenter
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.inference.report.row import FLAG_SEPARATOR
+from mobileutr_monai.readers.video.frames import iter_video
 from tests.dicom_samples import write_cine, write_series, write_still
+from tests.video_samples import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 BREAST = ROOT / "bundles" / "breast_ultrasound_segmentation"
@@ -51,8 +54,8 @@ def volume(hippocampus: BundleSegmenter) -> SegmentationResult:
 def predict(mobileutr: Callable, tmp_path: Path) -> Callable:
     """Runs the command on a folder; returns name and label -> row, and a function that reads a mask."""
 
-    def run(bundle: Path, folder: Path) -> tuple[dict[tuple[str, str], dict[str, str]], Path]:
-        options = ("--format", "plain", "--workers", 0, "--no-overlays", "--no-page")
+    def run(bundle: Path, folder: Path, *more: str) -> tuple[dict[tuple[str, str], dict[str, str]], Path]:
+        options = ("--format", "plain", "--workers", 0, "--no-page", *(more or ("--no-overlays",)))
         process = mobileutr("predict", bundle, folder, "--output", tmp_path / "out", *options)
         assert process.returncode == 0, process.stderr
         with (tmp_path / "out" / "report.csv").open(newline="") as file:
@@ -101,8 +104,39 @@ def test_a_dicom_still_and_a_cine_give_what_the_command_gives(breast, predict, t
     stack = read_mask(out / rows["b.dcm", "lesion"]["output"])
     assert np.array_equal(cine.label, np.swapaxes(stack, 0, 1).reshape(cine.label.shape))
     assert cine.measurements["lesion"].frames == 2
-    with pytest.raises(ValueError, match="probabilities of a cine are not kept"):
+    with pytest.raises(ValueError, match="probabilities of a cine or video are not kept"):
         _ = cine.probabilities
+
+
+def test_a_video_gives_what_the_command_gives_and_each_frame_what_its_image_gives(breast, predict, tmp_path):
+    av = pytest.importorskip("av")
+    lesion = Image.open(LESION).convert("RGB").resize((301, 255))  # odd sides
+    (tmp_path / "in").mkdir()
+    times = (0.0, 0.1, 1.0)
+    clip = write_video(tmp_path / "in" / "clip.mp4", [lesion, Image.new("RGB", lesion.size), lesion], times)
+    rows, out = predict(BREAST, tmp_path / "in", "--whole-overlays")
+    result = breast(clip)
+    assert result.label.shape == (255, 301, 3)
+    row = rows["clip.mp4", "lesion"]
+    assert (row["kind"], row["shape"], row["output"]) == ("video", "255 x 301 x 3", "clip_mask.nii.gz")
+    assert np.array_equal(result.label, np.swapaxes(read_mask(out / "clip_mask.nii.gz"), 0, 1))
+    assert result.measurements["lesion"].frames == 2
+    assert result.frame_times == pytest.approx(times, abs=1e-3)
+    assert result.plot().size == lesion.size
+    frames = [frame.pixels for frame in iter_video(clip)]
+    for index in (0, 2):
+        assert np.array_equal(breast(frames[index]).label, result.label[..., index])
+    with (out / "clip_frames.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["pixels"]) for row in table] == np.count_nonzero(result.label, axis=(0, 1)).tolist()
+    assert [float(row["seconds"]) for row in table] == pytest.approx(times, abs=1e-3)
+    with av.open(str(out / "clip_overlay.mp4")) as overlay:
+        assert overlay.streams.video[0].codec_context.name == "vp9"
+        drawn = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in overlay.decode(video=0)]
+    assert [time for time, _ in drawn] == pytest.approx(times, abs=1e-3)
+    green = drawn[0][1].astype(int)
+    contour = (green[..., 1] - np.maximum(green[..., 0], green[..., 2])) > 60
+    assert contour.any() and not (contour & ~ndimage.binary_dilation(result.label[..., 0], iterations=3)).any()
 
 
 def list_2d_inputs() -> Iterator[object]:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mobileutr_monai.core.kinds import CaseKind, strip_suffix
+from mobileutr_monai.readers import cases
 from mobileutr_monai.readers.cases import FoundInputs, find_cases, find_images, find_volumes
 
 
@@ -329,7 +330,10 @@ def test_a_gzip_header_without_end_is_no_image(tmp_path: Path) -> None:
     assert reasons(find_cases(tmp_path)) == [("endless", "not an image", False)]
 
 
-def test_formats_that_are_not_read_are_skipped_with_what_converts_them(tmp_path: Path) -> None:
+def test_formats_that_are_not_read_are_skipped_with_what_converts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "can_read_video", lambda: False)
     files = {
         "a.mha": b"ObjectType = Image\nNDims = 3\n",
         "b.nrrd": b"NRRD0004\n",
@@ -339,21 +343,27 @@ def test_formats_that_are_not_read_are_skipped_with_what_converts_them(tmp_path:
         "f.avif": b"\0\0\0\x18ftypavif",
         "g": b"\x1aE\xdf\xa3",
         "h.txt": b"text",
+        "i.wmv": b"0&\xb2u\x8ef\xcf\x11",
+        "j.m4a": b"\0\0\0\x18ftypM4A ",
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content + bytes(32))
     found = find_cases(tmp_path)
     assert found.cases == []
     details = {file.name: file.detail for file in found.unused if not file.failed}
+    frames = "save its frames as PNG, for example with ffmpeg"
+    video = f'video is not supported; {frames}; or read it with pip install "mobileutr-monai[video]"'
     assert details == {
         "a.mha": "MetaImage is not supported; convert it to NIfTI, for example with 3D Slicer or SimpleITK",
         "b.nrrd": "NRRD is not supported; convert it to NIfTI, for example with 3D Slicer or SimpleITK",
-        "c.mp4": "video is not supported; save its frames as PNG, for example with ffmpeg",
+        "c.mp4": video,
         "d.heic": "HEIC is not supported; convert it to PNG, for example with ImageMagick",
         "e.jp2": "JPEG 2000 is not supported; convert it to PNG, for example with ImageMagick",
         "f.avif": "AVIF is not supported; convert it to PNG, for example with ImageMagick",
-        "g": "video is not supported; save its frames as PNG, for example with ffmpeg",
+        "g": video,
         "h.txt": "",
+        "i.wmv": f"video that is not MP4, MOV, AVI, Matroska or WebM is not supported; {frames}",
+        "j.m4a": "audio is not supported; it has no image",
     }
 
 

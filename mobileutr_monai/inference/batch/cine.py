@@ -1,13 +1,15 @@
-"""What is measured of a cine while its frames go by."""
+"""What is measured of a cine or video while its frames go by."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mobileutr_monai.inference.measure import Assessment, Measurement, measure_frames
+from mobileutr_monai.inference.outputs.result import FrameTable
 from mobileutr_monai.inference.quality import Judge, QualityCheck
 from mobileutr_monai.inference.segmenter import Segmenter
 from mobileutr_monai.readers.cases import InputCase
@@ -34,6 +36,7 @@ class CineMeter:
         self._beyond: dict[int, int] | None = None
         self._confidence: dict[int, list[float]] = {}
         self._distances: list[float] = []
+        self._seconds: list[float] = []
 
     def watch(self, results: Iterable[dict[str, Any]]) -> Iterator[np.ndarray]:
         """Yields the label map of each frame's result.
@@ -58,7 +61,13 @@ class CineMeter:
                 self._confidence.setdefault(index, []).append(value)
             if (distance := self.quality.measure_distance(result["image"])) is not None:
                 self._distances.append(distance)
+            self._seconds.append(float(result.get("seconds", math.nan)))
             yield label
+
+    @property
+    def frames(self) -> FrameTable:
+        """What was counted of each frame, and when it is shown."""
+        return FrameTable(self._seconds, {self.labels[index]: counts for index, counts in self._pixels.items()})
 
     def measure(self) -> list[Measurement]:
         """Returns the measurements of each label over all frames."""

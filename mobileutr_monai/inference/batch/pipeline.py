@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import format_files, hash_files, parse_files, stat_files
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.cine import CineMeter
@@ -80,7 +79,7 @@ class Pipeline:
             WorkerError: no process can be started.
         """
         ahead = self.stream.count_ahead(workers)
-        singles = [case for case in cases if case.kind is not CaseKind.CINE]
+        singles = [case for case in cases if not case.kind.has_frames]
 
         def complete(case: InputCase, rows: list[Row]) -> tuple[InputCase, list[Row]]:
             return case, self._deliver(case, self._compare_input(input_stats[case.name], case, rows))
@@ -89,7 +88,7 @@ class Pipeline:
             return complete(*self._finish(inferred))
 
         yield from map_ahead(self.pool.submit, finish, self.stream.infer(singles, ahead), ahead)
-        yield from (complete(*self._segment_cine(case)) for case in cases if case.kind is CaseKind.CINE)
+        yield from (complete(*self._segment_cine(case)) for case in cases if case.kind.has_frames)
 
     def _compare_input(self, input_stat: str, case: InputCase, rows: list[Row]) -> list[Row]:
         """Returns the rows, or that of a failure if the input is no longer what it was when the run began."""
@@ -170,7 +169,7 @@ class Pipeline:
             failure = error if isinstance(error, CaseError) else to_case_error(Reason.OUTPUT, error, case.paths[0])
             return case, [failed_row(case, failure, time.perf_counter() - started)]
         measurements = meter.measure()
-        drawn = self._call("finish_cine", case, masks, measurements)
+        drawn = self._call("finish_cine", case, masks, measurements, meter.frames)
         detail = f"no picture: {drawn}" if isinstance(drawn, CaseError) else drawn
         assessments = meter.assess(measurements)
         name = masks.path.relative_to(self.worker.folder.find_staged(case.output)).as_posix()

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.inference.batch.delivery import Deliver
@@ -140,8 +139,8 @@ class RayPipeline:
         """Yields images by the batch, everything that takes long alone and first."""
         size = BATCHES_PER_TASK * self.runner.batch_size
         flat = self.runner.segmenter.spatial_dims == 2
-        small = [case for case in cases if flat and case.kind is not CaseKind.CINE]
-        yield from (_Task([case]) for case in cases if not (flat and case.kind is not CaseKind.CINE))
+        small = [case for case in cases if flat and not case.kind.has_frames]
+        yield from (_Task([case]) for case in cases if not flat or case.kind.has_frames)
         iterator = iter(small)
         while some := list(islice(iterator, size)):
             yield _Task(some)
@@ -300,7 +299,7 @@ class RayPipeline:
         if not actor.calls:
             return False
         limit = self.runner.time_limit * len(actor.calls[0][1].cases) + GRACE_SECONDS
-        return actor.calls[0][1].cases[0].kind is not CaseKind.CINE and time.monotonic() - actor.since > limit
+        return not actor.calls[0][1].cases[0].kind.has_frames and time.monotonic() - actor.since > limit
 
 
 def _take(todo: deque[_Task], node: str, nodes: set[str]) -> _Task | None:

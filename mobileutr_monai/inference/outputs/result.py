@@ -15,9 +15,10 @@ from PIL import Image
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import Assessment, Measurement
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm
-from mobileutr_monai.inference.outputs.dicom.secondary_capture import iter_frame_masks
 from mobileutr_monai.inference.outputs.dicom.seg import SegmentLabel
+from mobileutr_monai.inference.outputs.mask_stack import iter_frame_masks
 from mobileutr_monai.inference.outputs.overlay import View, to_grey, view_volume
+from mobileutr_monai.inference.outputs.video import FrameTable
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.dicom.calibration import read_tissue
 from mobileutr_monai.readers.dicom.pixels import iter_frames
@@ -25,8 +26,17 @@ from mobileutr_monai.readers.dicom.reader import read_volume
 from mobileutr_monai.readers.nifti_file import load_nifti, named
 from mobileutr_monai.readers.nifti_geometry import read_geometry
 from mobileutr_monai.readers.pillow_io import open_image, to_mode
+from mobileutr_monai.readers.video.frames import iter_video
 
-__all__ = ["CaseResult", "CineMasks", "LargestFrame", "OutputOptions", "can_be_referred_to", "missing_uids"]
+__all__ = [
+    "CaseResult",
+    "CineMasks",
+    "FrameTable",
+    "LargestFrame",
+    "OutputOptions",
+    "can_be_referred_to",
+    "missing_uids",
+]
 
 Box = tuple[int, int, int, int]
 
@@ -73,7 +83,7 @@ class OutputOptions(NamedTuple):
 
 
 class LargestFrame:
-    """The frame of a cine whose label map has most pixels of labels: its index, and the number of frames."""
+    """The frame of a cine or video whose label map has most pixels of labels: its index, and the number of frames."""
 
     def __init__(self) -> None:
         self.index, self.pixels, self.count = 0, -1, 0
@@ -88,7 +98,7 @@ class LargestFrame:
 
 
 class CineMasks(NamedTuple):
-    """The label maps of a cine's frames, which are in a file: all of them do not fit into memory."""
+    """The label maps of a cine's or video's frames, which are in a file: all of them do not fit into memory."""
 
     path: Path
     largest: LargestFrame
@@ -99,9 +109,10 @@ class CaseResult:
     """A case with its label map and measurements, as every writer gets it.
 
     Attributes:
-        label: (rows, columns) or (x, y, z); of a cine (rows, columns, frames), or the file with them.
-        assessments: one per label; none of a cine.
+        label: (rows, columns) or (x, y, z); of a cine or video (rows, columns, frames), or the file with them.
+        assessments: one per label; none of a cine or video.
         probabilities: (labels, rows, columns) or (labels, x, y, z), uint8, where 255 is 1; None unless asked for.
+        frames: of a cine or video, what was counted of them.
     """
 
     case: InputCase
@@ -110,6 +121,7 @@ class CaseResult:
     options: OutputOptions
     assessments: Sequence[Assessment] = ()
     probabilities: np.ndarray | None = None
+    frames: FrameTable | None = None
 
     @property
     def array(self) -> np.ndarray:
@@ -161,8 +173,13 @@ def missing_uids(case: InputCase) -> list[str]:
 
 
 def view_frames(case: InputCase, labels: Iterable[np.ndarray], start: int = 0) -> Iterator[View]:
-    """Yields the frames of a DICOM still or cine, from one on, as long as there are label maps."""
-    for label, frame in zip(labels, iter_frames(case.paths[0], "RGB", start), strict=False):
+    """Yields the frames of a DICOM still, cine or video, from one on, as long as there are label maps."""
+    path = case.paths[0]
+    if case.kind is CaseKind.VIDEO:
+        frames = (frame.pixels for frame in iter_video(path, start))
+    else:
+        frames = iter_frames(path, "RGB", start)
+    for label, frame in zip(labels, frames, strict=False):
         yield View(Image.fromarray(frame), label)
 
 
@@ -172,7 +189,7 @@ def _view(case: InputCase, label: np.ndarray) -> list[View]:
             return [View(to_mode(image, "RGB").copy(), label)]  # which stays when the file is closed
     if case.kind is CaseKind.STILL:
         return list(view_frames(case, [label]))
-    if case.kind is CaseKind.CINE:
+    if case.kind.has_frames:
         largest = int(np.count_nonzero(label, axis=(0, 1)).argmax())
         return list(view_frames(case, [label[..., largest]], largest))
     if case.dicom is not None and case.dicom.affine is not None:

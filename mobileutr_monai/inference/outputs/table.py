@@ -18,15 +18,17 @@ from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.measure import read_mm
 from mobileutr_monai.inference.outputs.dicom.presentation_state import write_presentation_state
 from mobileutr_monai.inference.outputs.dicom.rtstruct import write_structure_set
-from mobileutr_monai.inference.outputs.dicom.secondary_capture import iter_frame_masks, write_overlay_capture
+from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_overlay_capture
 from mobileutr_monai.inference.outputs.dicom.seg import BINARY, write_probabilities, write_segmentation
 from mobileutr_monai.inference.outputs.dicom.sr import write_report
 from mobileutr_monai.inference.outputs.geojson import write_geojson
+from mobileutr_monai.inference.outputs.mask_stack import iter_frame_masks
 from mobileutr_monai.inference.outputs.nifti import save_label_volume
 from mobileutr_monai.inference.outputs.overlay import draw_contours, draw_views
 from mobileutr_monai.inference.outputs.png import save_label_image, save_picture
 from mobileutr_monai.inference.outputs.result import Box, CaseResult, CineMasks, OutputOptions, can_be_referred_to
 from mobileutr_monai.inference.outputs.slicer import write_slicer_segmentation
+from mobileutr_monai.inference.outputs.video import write_frame_table, write_overlay_video
 from mobileutr_monai.readers.cases import InputCase
 from mobileutr_monai.readers.nifti_file import named, read_nifti_header
 from mobileutr_monai.readers.nifti_geometry import read_geometry, to_nifti_header
@@ -162,7 +164,7 @@ def _write_png(result: CaseResult, path: Path) -> None:
 
 
 def _gets_overlay(case: InputCase, options: OutputOptions) -> bool:
-    return options.overlays and case.kind is not CaseKind.CINE and options.may_show(case)
+    return options.overlays and not case.kind.has_frames and options.may_show(case)
 
 
 def _write_overlay(result: CaseResult, path: Path) -> None:
@@ -170,7 +172,7 @@ def _write_overlay(result: CaseResult, path: Path) -> None:
 
 
 def draw_overlay(result: CaseResult) -> Image.Image:
-    """Returns the contours on the image, on planes of a volume, or on the frame of a cine with the largest label.
+    """Returns the contours on the image, on planes of a volume, or on the frame of a cine or video with most label.
 
     It is black outside of what may be shown, see ``CaseResult.tissue``.
     """
@@ -187,6 +189,24 @@ def _write_capture(result: CaseResult, path: Path) -> None:
     write_overlay_capture(result.case.dicom, pictures, result.options.algorithm, path)
 
 
+def _gets_overlay_video(case: InputCase, options: OutputOptions) -> bool:
+    return options.overlays and case.kind is CaseKind.VIDEO
+
+
+def _write_overlay_video(result: CaseResult, path: Path) -> None:
+    assert isinstance(result.label, CineMasks)
+    write_overlay_video(result.case.paths[0], iter_frame_masks(result.label.path), path)
+
+
+def _gets_frame_table(case: InputCase, _: OutputOptions) -> bool:
+    return case.kind is CaseKind.VIDEO
+
+
+def _write_frame_table(result: CaseResult, path: Path) -> None:
+    assert result.frames is not None
+    write_frame_table(result.frames, path)
+
+
 def _black_out(picture: Image.Image, box: Box | None) -> Image.Image:
     """Returns a picture black outside of (top, left, bottom, right)."""
     if box is None:
@@ -198,7 +218,7 @@ def _black_out(picture: Image.Image, box: Box | None) -> Image.Image:
 
 
 def _gets_nrrd(case: InputCase, options: OutputOptions) -> bool:
-    return "nrrd" in options.formats and case.kind is not CaseKind.CINE
+    return "nrrd" in options.formats and not case.kind.has_frames
 
 
 def _write_nrrd(result: CaseResult, path: Path) -> None:
@@ -258,8 +278,10 @@ OUTPUTS: dict[str, Output] = {
     "rtstruct": Output("_rtstruct.dcm", _gets_structure_set, _write_structure_set, "rtstruct"),
     "probabilities": Output("_probabilities.dcm", _gets_probabilities, _write_probabilities, "probabilities"),
     "overlay_capture": Output("_overlay.dcm", _gets_capture, _write_capture, PICTURE),
+    "overlay_video": Output("_overlay.mp4", _gets_overlay_video, _write_overlay_video, PICTURE),
+    "frames": Output("_frames.csv", _gets_frame_table, _write_frame_table),
 }
 """Name, of further formats that of ``FURTHER_FORMATS`` -> row. The first row that accepts a case and is no extra writes
-its label map. The label maps of a cine's frames are written as they come, by ``CaseWriter.write_cine``."""
+its label map. The label maps of a cine's or video's frames are written as they come, by ``CaseWriter.write_cine``."""
 
 OVERLAY_ENDINGS = tuple(row.ending for row in OUTPUTS.values() if row.extra == PICTURE)

@@ -11,6 +11,7 @@ import numpy as np
 
 from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import write_frame_masks
+from mobileutr_monai.inference.outputs.mask_stack import write_mask_stack
 from mobileutr_monai.inference.outputs.overlay import View
 from mobileutr_monai.inference.outputs.result import (
     Box,
@@ -84,8 +85,9 @@ class CaseWriter:
         missing = ", ".join(find_missing_formats(case, self.options))
         if not missing:
             return ""
-        if case.kind is CaseKind.CINE:
-            return f"no {missing}: the label maps of a cine are only in its NIfTI"
+        if case.kind.has_frames:
+            what = "video" if case.kind is CaseKind.VIDEO else "cine"
+            return f"no {missing}: the label maps of a {what} are only in its NIfTI"
         return f"no {missing}: it refers to the slices of a DICOM series with UIDs"
 
     def write(self, result: CaseResult) -> list[Path]:
@@ -107,15 +109,17 @@ class CaseWriter:
         return extras
 
     def write_cine(self, case: InputCase, labels: Iterable[np.ndarray]) -> CineMasks:
-        """Writes the label maps of a cine's frames as they come.
+        """Writes the label maps of a cine's or video's frames as they come.
 
         Shape:
             - labels: (rows, columns) each.
         """
-        assert case.dicom is not None
         output = self._path(case, FRAMES_ENDING)
         largest = LargestFrame()
-        write_frame_masks(case.dicom, largest.watch(labels), output)
+        if case.dicom is None:
+            write_mask_stack(case.paths[0], largest.watch(labels), output)
+        else:
+            write_frame_masks(case.dicom, largest.watch(labels), output)
         return CineMasks(output, largest)
 
     def _write(self, row: Output, result: CaseResult) -> Path:

@@ -23,7 +23,7 @@ class Row:
     case: str = field(metadata={"meaning": "the file, relative to the input folder; of a series its first file"})
     input_id: str = _column("hash of the content of its files", "")
     input_stat: str = _column("hash of their sizes, times and inode numbers", "")
-    kind: str = _column("image, NIfTI, DICOM still, DICOM cine or DICOM series", "")
+    kind: str = _column("image, NIfTI, DICOM still, DICOM cine, DICOM series or video", "")
     status: str = _column("`ok`, `failed` or `skipped`", "ok")
     reason: str = _column("why it failed or was skipped, of a fixed set", "")
     detail: str = _column("what was found, and what was changed in reading", "")
@@ -31,11 +31,11 @@ class Row:
     series_uid: str = _column("SeriesInstanceUID of DICOM", "")
     output: str = _column("file of the label map, relative to the output folder", "")
     files: str = _column("every file of the case: how its name ends, and its SHA-256", "")
-    shape: str = _column("of the label map: rows x columns, of cines x frames; x, y and z of volumes", "")
+    shape: str = _column("of the label map: rows x columns, of cines and videos x frames; x, y and z of volumes", "")
     label: str = _column("name of the label", "")
     component: int | None = _column("number of the component, the largest is 1; empty for the whole label")
-    pixels: int | None = _column("pixels of the label; voxels of volumes, pixels of all frames of cines")
-    percent: float | None = _column("share of the image, volume or cine")
+    pixels: int | None = _column("pixels of the label; voxels of volumes, pixels of all frames of cines and videos")
+    percent: float | None = _column("share of the image, volume, cine or video")
     area_mm2: float | None = _column("area; of an ultrasound the part within its regions of tissue")
     volume_ml: float | None = _column("volume")
     diameter_px: float | None = _column("of images: the largest distance between the centres of two pixels")
@@ -60,7 +60,7 @@ class Row:
     centroid_posterior_mm: float | None = _column("the same, towards the back")
     centroid_superior_mm: float | None = _column("the same, towards the head")
     components: int | None = _column("pieces that do not touch; corners do not count as touch")
-    frames: int | None = _column("of a cine: frames with the label")
+    frames: int | None = _column("of a cine or video: frames with the label")
     outside_percent: float | None = _column(
         "how much of the label is outside of the regions of tissue that an ultrasound file defines; empty if it "
         "defines none"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VOLUME_SUFFIXES, strip_suffix
+from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VOLUME_SUFFIXES, strip_suffix
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.core.walk import Ignored, Listing
 
@@ -18,7 +18,7 @@ __all__ = ["Entry", "Fetched", "Grouping", "Source", "Unit", "gather_parts", "gr
 MOST_IN_ONE = 256
 """Files that are a unit at most where nothing has to be read together."""
 
-_ALONE = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, ".zip")
+_ALONE = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, *VIDEO_SUFFIXES, ".zip")
 _CHANNEL = re.compile(r"_\d{4}$")
 
 

@@ -22,7 +22,7 @@ from mobileutr_monai.inference.measure import (
     read_affine,
     read_mm,
 )
-from mobileutr_monai.inference.outputs.result import CaseResult, CineMasks
+from mobileutr_monai.inference.outputs.result import CaseResult, CineMasks, FrameTable
 from mobileutr_monai.inference.outputs.writers import CaseWriter
 from mobileutr_monai.inference.quality import Judge
 from mobileutr_monai.inference.reading import CaseReader
@@ -78,9 +78,9 @@ class CaseLoader:
         return _from_any_process(data)
 
     def read_frames(self, case: InputCase) -> Iterator[dict[str, Any] | CaseError]:
-        """Yields the preprocessed frames of a cine; what is wrong comes last."""
+        """Yields the preprocessed frames of a cine or video; what is wrong comes last."""
         try:
-            for data in self.reader.read_frames(case.paths[0]):
+            for data in self.reader.read_frames(case.paths[0], case.kind):
                 yield _from_any_process(data)
         except Exception as error:  # noqa: BLE001 - as above
             yield to_case_error(Reason.UNREADABLE, error, case.paths[0])
@@ -158,14 +158,16 @@ class CaseWorker(CaseLoader):
         """Stages the label maps of a cine, as ``CaseWriter.write_cine`` does."""
         return self._stage(case).write_cine(case, labels)
 
-    def finish_cine(self, case: InputCase, masks: CineMasks, measurements: Sequence[Measurement]) -> str:
+    def finish_cine(
+        self, case: InputCase, masks: CineMasks, measurements: Sequence[Measurement], frames: FrameTable | None = None
+    ) -> str:
         """Stages what follows from a cine's label maps, frames decoded again; returns what the report says of it.
 
         Raises:
             OSError: the disk is full.
         """
         writer = self._staged(case)
-        result = CaseResult(case, masks, measurements, writer.options)
+        result = CaseResult(case, masks, measurements, writer.options, frames=frames)
         writer.write(result)
         return self._write_extras(writer, result)
 

@@ -5,7 +5,6 @@ Both are written frame by frame: a frame, not the cine, has to fit into memory.
 
 from __future__ import annotations
 
-import gzip
 import struct
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -13,7 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-import nibabel as nib
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -43,19 +41,17 @@ from mobileutr_monai.inference.outputs.dicom.provenance import (
     source_series_uid,
     suppress_pydicom_warnings,
 )
+from mobileutr_monai.inference.outputs.mask_stack import write_mask_stack
 from mobileutr_monai.readers.dicom.header import DicomHeader, numbers, read_header
 from mobileutr_monai.readers.dicom.series import DicomCase
 
-__all__ = ["iter_frame_masks", "write_frame_masks", "write_overlay_capture"]
+__all__ = ["write_frame_masks", "write_overlay_capture"]
 
 # Captures are numbered after segmentations.
 _SERIES_OFFSET = 2000
 _CHANNELS = 3
 # An uncompressed element says its length in 32 bits, and it is even.
 _MAX_ELEMENT_BYTES = 2**32 - 2
-_MAX_NIFTI_SIDE = 2**15 - 1
-# NIfTI-1 header and the four bytes that say that no extension follows.
-_NIFTI_OFFSET = 352
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -116,9 +112,7 @@ def write_overlay_capture(
 
 
 def write_frame_masks(case: DicomCase, labels: Iterable[np.ndarray], output: Path) -> None:
-    """Writes the label maps of a cine's frames as an 8-bit NIfTI stack atomically.
-
-    It has the axes (column, row, frame) and no geometry. It is compressed if the name ends with ``.gz``.
+    """Writes the label maps of a cine's frames as ``write_mask_stack`` does.
 
     Args:
         labels: one per frame.
@@ -129,43 +123,8 @@ def write_frame_masks(case: DicomCase, labels: Iterable[np.ndarray], output: Pat
     Raises:
         ValueError: if the label maps are not those of the case's frames, or the cine is too long for NIfTI.
     """
-    shape = (case.columns, case.rows, case.frames)
-    if max(shape) > _MAX_NIFTI_SIDE:
-        raise ValueError(f"{case.paths[0]}: {shape} is more than the {_MAX_NIFTI_SIDE} a side that NIfTI can hold")
-    header = nib.nifti1.Nifti1Header()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape(shape)
-    header["vox_offset"] = _NIFTI_OFFSET
-    header["descrip"] = SHORT_NOTICE.encode()
-
-    def write(file: IO[bytes]) -> None:
-        file.write(header.binaryblock.ljust(_NIFTI_OFFSET, b"\0"))
-        for label in _of_frames(case, labels, "label maps"):
-            mask = np.asarray(label).astype(np.uint8)
-            if mask.shape != (case.rows, case.columns) or not np.array_equal(mask, label):
-                raise ValueError(f"{case.paths[0]}: label maps must be of 8-bit indices, one for each pixel of a frame")
-            # The first axis is the fastest in NIfTI: a frame's columns.
-            file.write(mask.tobytes())
-
-    def compress(file: IO[bytes]) -> None:
-        with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as stream:
-            write(stream)  # type: ignore[arg-type]
-
-    write_atomic(output, compress if output.name.endswith(".gz") else write)
-
-
-def iter_frame_masks(path: Path) -> Iterator[np.ndarray]:
-    """Yields what ``write_frame_masks`` wrote, reading one frame at a time.
-
-    Shape:
-        each: (rows, columns), uint8.
-    """
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        header = nib.nifti1.Nifti1Header.from_fileobj(file)
-        columns, rows, frames = header.get_data_shape()
-        file.seek(_NIFTI_OFFSET)
-        for _ in range(frames):
-            yield np.frombuffer(file.read(rows * columns), np.uint8).reshape(rows, columns)
+    shape = (case.rows, case.columns, case.frames)
+    write_mask_stack(case.paths[0], _of_frames(case, labels, "label maps"), output, shape)
 
 
 def _of_frames(case: DicomCase, items: Iterable[Any], name: str) -> Iterator[Any]:

@@ -22,10 +22,10 @@ from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.inference.outputs.dicom import secondary_capture
 from mobileutr_monai.inference.outputs.dicom.provenance import Algorithm, OutputCheckError
 from mobileutr_monai.inference.outputs.dicom.secondary_capture import (
-    iter_frame_masks,
     write_frame_masks,
     write_overlay_capture,
 )
+from mobileutr_monai.inference.outputs.mask_stack import iter_frame_masks
 from mobileutr_monai.readers.dicom.errors import DicomError
 from mobileutr_monai.readers.dicom.pixels import iter_frames
 from mobileutr_monai.readers.dicom.series import DicomCase, find_dicom_cases

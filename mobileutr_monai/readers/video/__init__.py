@@ -1,0 +1,1 @@
+"""Video files: their frames, one at a time."""
