@@ -1,7 +1,7 @@
 """The frames of a video by PyAV, one at a time, upright and as RGB.
 
-PyAV (BSD) is the extra ``video``. Of the FFmpeg that it brings only the demuxers of MP4, MOV, AVI and Matroska are used,
-and they open no other file.
+PyAV (BSD) is the extra ``video``. Of its FFmpeg only the demuxers of MP4, MOV, AVI and Matroska are used, and
+they open no other file.
 """
 
 from __future__ import annotations
