@@ -41,8 +41,8 @@ from mobileutr_monai.datasets.datalist import load_datalist
         (("export", "nowhere", "--output", "m.onnx"), "is not a bundle"),
         (("export", "BUNDLE", "--output", "m.xml"), "must end in .onnx"),
         (
-            ("export", "BUNDLE", "--format", "openvino", "--output", "m.xml", "--end-to-end"),
-            "--end-to-end is for --format onnx",
+            ("export", "BUNDLE", "--format", "torchscript", "--output", "m.ts", "--end-to-end"),
+            "--end-to-end is for --format onnx and openvino, not torchscript",
         ),
         (
             ("export", "VOLUMES", "--output", "m.onnx", "--end-to-end"),

@@ -29,7 +29,7 @@ def find_bundle(bundle: str | Path) -> Path:
         FileNotFoundError: there is neither; the message says which names there are.
     """
     path = Path(bundle)
-    if path.exists() or len(path.parts) != 1 or path.suffix == ".onnx":
+    if path.exists() or len(path.parts) != 1 or path.suffix in (".onnx", ".xml"):
         return path
     known = list_bundles()
     if path.name in known:

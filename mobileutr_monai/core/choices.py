@@ -89,6 +89,9 @@ SEG_TYPES = ("binary", "labelmap")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executorch": ".pte"}
 """Format of an export -> how its file's name ends; the keys of ``export.formats.FORMATS``."""
 
+END_TO_END = ("onnx", "openvino")
+"""Formats of which ``export --end-to-end`` makes files that ``predict`` takes."""
+
 WEB = "web"
 """Format of an export that is a folder with a page: ``export.web``."""
 
@@ -105,8 +108,8 @@ def check_export(file_format: str, output: Path, end_to_end: bool) -> None:
     suffix = SUFFIXES[file_format]
     if output.suffix != suffix:
         raise ValueError(f"--output must end in {suffix} for {file_format}, got {output}")
-    if end_to_end and file_format != "onnx":
-        raise ValueError(f"--end-to-end is for --format onnx, not {file_format}; leave it out")
+    if end_to_end and file_format not in END_TO_END:
+        raise ValueError(f"--end-to-end is for --format {' and '.join(END_TO_END)}, not {file_format}; leave it out")
 
 
 def parse_formats(given: str | Sequence[str]) -> Formats:

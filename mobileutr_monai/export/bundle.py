@@ -26,7 +26,7 @@ from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
 from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
-from mobileutr_monai.export.formats import FORMATS, describe_ranges, require, save_onnx
+from mobileutr_monai.export.formats import FORMATS, convert_to_openvino, describe_ranges, require, save_onnx
 from mobileutr_monai.export.label_pixels import label_pixels
 from mobileutr_monai.export.prepare import quiet
 from mobileutr_monai.networks import fold_network, load_weights
@@ -71,7 +71,7 @@ def export_bundle(
     Args:
         file_format: name in ``FORMATS``.
         output: file to write; the report lies next to it, with ``.parity.json`` behind its name.
-        end_to_end: bake pre- and postprocessing in: ONNX of 2D bundles.
+        end_to_end: bake pre- and postprocessing in: ONNX and OpenVINO of 2D bundles.
         weights: state dict to use instead of the bundle's own.
         with_probabilities: an end-to-end file has a second output, ``probabilities``.
 
@@ -97,7 +97,10 @@ def export_bundle(
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         made = Path(folder) / output.name
         if end_to_end:
-            _write_end_to_end(parser, segmenter, made, facts, with_probabilities)
+            source = made if file_format == "onnx" else made.with_suffix(".onnx")
+            _write_end_to_end(parser, segmenter, source, facts, with_probabilities)
+            if file_format == "openvino":
+                convert_to_openvino(source, made, facts)
         else:
             kind.write(segmenter.network, made, facts)
         run, found = kind.open(made)

@@ -22,7 +22,16 @@ from mobileutr_monai.export.torchscript import open_torchscript, write_torchscri
 from mobileutr_monai.networks import MobileUtr
 from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR
 
-__all__ = ["FORMATS", "Format", "MissingPackageError", "describe_ranges", "require", "save_onnx", "write_onnx"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "MissingPackageError",
+    "convert_to_openvino",
+    "describe_ranges",
+    "require",
+    "save_onnx",
+    "write_onnx",
+]
 
 OPSET = 20
 """The first ONNX operator set that has Gelu as one operator."""
@@ -119,12 +128,17 @@ def _open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
 
 
 def _write_openvino(network: MobileUtr, path: Path, facts: Facts) -> None:
-    import openvino
-
     # By way of ONNX: from the module itself OpenVINO 2026.4 takes the wrong shape for a reshape in the LGL blocks.
     with TemporaryDirectory() as folder:
         write_onnx(network, Path(folder) / "network.onnx", {})
-        model = openvino.convert_model(Path(folder) / "network.onnx")
+        convert_to_openvino(Path(folder) / "network.onnx", path, facts)
+
+
+def convert_to_openvino(source: Path, path: Path, facts: Facts) -> None:
+    """Writes an ONNX file as OpenVINO's two files, in float32, with facts in them."""
+    import openvino
+
+    model = openvino.convert_model(source)
     for key, value in facts.items():
         model.set_rt_info(value, ["mobileutr", key])
     openvino.save_model(model, path, compress_to_fp16=False)

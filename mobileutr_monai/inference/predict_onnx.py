@@ -1,13 +1,12 @@
-"""Segmenting a folder of images with an ONNX file of ``mobileutr export --end-to-end``: without torch and MONAI.
+"""Segmenting a folder of images with a file of ``mobileutr export --end-to-end``: without torch and MONAI.
 
-Needs onnxruntime, Pillow and NumPy alone, and starts in a second or two. Names of results, the report, resuming and
-what may be removed are those of a run with a bundle. DICOM, NIfTI and overlays need one: ``mobileutr predict BUNDLE``.
+Needs ONNX Runtime or OpenVINO, Pillow and NumPy alone, and starts in a second or two. Names of results, the report,
+resuming and what may be removed are those of a run with a bundle. DICOM, NIfTI and overlays need one:
+``mobileutr predict BUNDLE``.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 import os
 import sys
@@ -19,90 +18,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from mobileutr_monai.core.atomic import hash_file
 from mobileutr_monai.core.folders import check_folders
 from mobileutr_monai.core.kinds import IMAGE_SUFFIXES, CaseKind, begins_like_image, strip_suffix
 from mobileutr_monai.core.output_folder import OutputFolder, format_files, hash_files, name_outputs, stat_files
 from mobileutr_monai.core.reasons import Reason
 from mobileutr_monai.core.text import NOT_DECODED, escape, pluralize
 from mobileutr_monai.core.walk import list_files
-from mobileutr_monai.export.label_pixels import label_pixels
+from mobileutr_monai.inference.end_to_end import EndToEndModel
 from mobileutr_monai.inference.outputs.png import save_label_image
-from mobileutr_monai.inference.pieces import keep_largest_pieces
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
 from mobileutr_monai.inference.report.row import Row
-from mobileutr_monai.readers.pillow_io import look_at, open_image, to_mode
+from mobileutr_monai.readers.pillow_io import look_at
 
-__all__ = ["EndToEndModel", "Image", "main", "segment_folder"]
+__all__ = ["Image", "main", "segment_folder"]
 
 logger = logging.getLogger(__name__)
 
 MASK_ENDING = "_mask.png"
-_REMEDY = "make one with mobileutr export BUNDLE --end-to-end --output FILE.onnx"
-_NEEDS_BUNDLE = "an ONNX file reads images only; mobileutr predict with the bundle reads it"
+_NEEDS_BUNDLE = "an exported file reads images only; mobileutr predict with the bundle reads it"
 _DICOM, _DICOM_PLACE = b"DICM", 128
-
-
-class EndToEndModel:
-    """An ONNX file that takes pixels and gives a label map.
-
-    Args:
-        path: file of ``mobileutr export --format onnx --end-to-end``.
-        threads: that one image uses; 0 for all.
-
-    Attributes:
-        labels: index -> name, without the background.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: onnxruntime is not installed, or the file is of another kind.
-    """
-
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no ONNX file at {path}")
-        if importlib.util.find_spec("onnxruntime") is None:
-            raise ValueError('an ONNX file needs onnxruntime: pip install "mobileutr-monai[onnxruntime]"')
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception:  # noqa: BLE001 - onnxruntime has no class for its errors
-            release = onnxruntime.__version__
-            raise ValueError(f"{path} is no ONNX model that onnxruntime {release} can run; {_REMEDY}") from None
-        self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        if self.facts.get("end_to_end") != "true":
-            raise ValueError(f"{path} is an ONNX model, but takes no pixels; {_REMEDY}")
-        names = {int(index): name for index, name in json.loads(self.facts["labels"]).items()}
-        self.labels = {index: name for index, name in sorted(names.items()) if index}
-        self._crop_bars = self.facts.get("crop_bars") == "true"
-        self._largest_piece = self.facts.get("largest_piece") == "true"
-        self._mode = "RGB" if self.facts["channels"] == "3" else "L"
-
-    def segment(self, path: Path) -> np.ndarray:
-        """Returns the label map of an image.
-
-        Shape:
-            - output: (rows, columns), uint8.
-
-        Raises:
-            ValueError: it cannot be read, or all its pixels are the same.
-        """
-        with open_image(path, "image") as image:
-            array = np.asarray(to_mode(image, self._mode))
-        if array.min() == array.max():
-            raise ValueError(f"all pixels have the value {array.flat[0]}: there is nothing to segment")
-        clean = keep_largest_pieces if self._largest_piece else None
-        return label_pixels(self._run, array.reshape(*array.shape[:2], -1), crop_bars=self._crop_bars, clean=clean)
-
-    def _run(self, pixels: np.ndarray) -> np.ndarray:
-        label: np.ndarray = self._session.run(None, {"pixels": pixels})[0]
-        return label
 
 
 class Image(NamedTuple):
@@ -154,7 +88,7 @@ def segment_folder(model: Path, folder: Path, output: Path, overwrite: bool = Fa
     except OSError as error:
         raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
     target = OutputFolder(output)
-    table = ReportTable(target, _identify(model), list(network.labels.values()))
+    table = ReportTable(target, _identify(network), list(network.labels.values()))
     if (changes := table.find_changes()) and not overwrite:
         raise ValueError(
             f"{output} has the results of a run with other settings: {'; '.join(changes)}; choose another output "
@@ -187,14 +121,14 @@ def segment_folder(model: Path, folder: Path, output: Path, overwrite: bool = Fa
     return table.close()
 
 
-def _identify(model: Path) -> dict[str, object]:
+def _identify(network: EndToEndModel) -> dict[str, object]:
     """Returns what decides the results, as a run with a bundle has it."""
     return {
-        "weights_sha256": hash_file(model),
+        "weights_sha256": network.sha256,
         "config_sha256": "",
         "settings": {},
         "options": {},
-        "versions": {name: version(name) for name in ("mobileutr-monai", "onnxruntime", "numpy", "pillow")},
+        "versions": {name: version(name) for name in ("mobileutr-monai", network.runtime.package, "numpy", "pillow")},
     }
 
 

@@ -42,7 +42,9 @@ def add_verb(verbs: Any) -> None:
         metavar="DIR",
         help="web: node_modules folder with onnxruntime-web and dicom-parser (default: ./node_modules)",
     )
-    export.add_argument("--end-to-end", action="store_true", help="include pre- and postprocessing (onnx, 2D)")
+    export.add_argument(
+        "--end-to-end", action="store_true", help="include pre- and postprocessing (onnx, openvino; 2D)"
+    )
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file, or page")
     export.set_defaults(verb=_export)

@@ -20,8 +20,8 @@ def add_verb(verbs: Any) -> None:
         "bundle",
         type=Path,
         metavar="BUNDLE",
-        help="name or folder of a bundle, with configs/ and models/; or FILE.onnx of export --end-to-end, which needs "
-        "no torch",
+        help="name or folder of a bundle, with configs/ and models/; or FILE.onnx or FILE.xml "
+        "(OpenVINO) of export --end-to-end, which needs no torch",
     )
     predict.add_argument(
         "sources",
@@ -160,8 +160,8 @@ def add_verb(verbs: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if options.bundle.suffix == ".onnx":
-        return _predict_with_onnx(options)
+    if options.bundle.suffix in (".onnx", ".xml"):
+        return _predict_with_file(options)
     from mobileutr_monai.core.folders import check_folders, check_inputs, require_configs
 
     # What can be told before MONAI is imported.
@@ -247,14 +247,14 @@ def _find_source(options: argparse.Namespace) -> tuple[str | Path, list[Path]]:
     return find_common_folder(sources)
 
 
-def _predict_with_onnx(options: argparse.Namespace) -> int:
+def _predict_with_file(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.predict_onnx import main as predict_onnx
 
     own = {"bundle", "sources", "output", "verb", "name_of_verb", "no_overlays", "no_page", "dry_run", "overwrite"}
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
-        raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an ONNX file has its settings in it")
+        raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an exported file has its settings in it")
     source, inputs = _find_source(options)
     if inputs or isinstance(source, str) or isinstance(options.output, str):
-        raise ValueError("an ONNX file segments one folder; use a bundle for files, several folders and addresses")
+        raise ValueError("an exported file segments one folder; use a bundle for files, several folders and addresses")
     return predict_onnx(options.bundle, source, options.output, options.dry_run, options.overwrite)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mobileutr_monai.core.kinds import CaseKind
 from mobileutr_monai.core.reasons import CaseError, Reason
 from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.inference.batch.errors import UsageError
@@ -18,7 +19,7 @@ class Suitability:
     """What a bundle takes.
 
     Attributes:
-        spatial_dims: 2 for images and cines, 3 for volumes.
+        spatial_dims: 2 for images, cines and videos, 3 for volumes.
         modalities: of DICOM, such as US.
         any_modality: take DICOM of other modalities, too.
     """
@@ -33,6 +34,8 @@ class Suitability:
         if case.spatial_dims != dims:
             found, taken = ("volume", "images") if dims == 2 else ("2D image or cine", "volumes")
             detail = f"{case.kind.value}, a {found}; the bundle takes {taken}"
+            if case.kind is CaseKind.VIDEO:
+                detail = f"a video; the bundle takes {taken}"
             if case.dicom is not None and case.dicom.why_no_volume:
                 detail = f"no volume: {case.dicom.why_no_volume}; the bundle takes {taken}"
             return CaseError(Reason.DIMENSION, detail, skipped=True)
@@ -58,6 +61,7 @@ def check_found(found: FoundInputs, rejected: Mapping[str, CaseError | None], sp
     kinds = "images" if spatial_dims == 2 else "volumes"
     others = pluralize(len(found.cases) + len(found.unused), "other file")
     reasons = sorted({str(error) for error in rejected.values() if error is not None})
+    reasons += sorted({file.detail for file in found.unused if file.reason is Reason.FOREIGN_FORMAT})
     why = f"; {reasons[0]}" if reasons else ""
     raise UsageError(f"no {kinds} for this bundle in {source} ({others}{why})")
 
