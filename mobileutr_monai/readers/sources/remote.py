@@ -7,6 +7,7 @@ password in it is refused, so that none gets into a report or a log.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ _AT_ONCE = 16
 """Requests under way; a server answers many small ones at once."""
 _ATTEMPTS, _WAIT_SECONDS = 3, 0.5
 _STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
+_EXTRAS = {"az": "azure", "abfs": "azure", "abfss": "azure", "gs": "gcs", "gcs": "gcs"}
+"""Scheme of an address -> extra that is for it, in place of ``remote``."""
 _NETWORK = {
     "ConnectionError": "no connection to the server",
     "ConnectTimeout": "no connection to the server",
@@ -37,8 +40,15 @@ _NETWORK = {
     "JSONDecodeError": "it is no DICOMweb server",
     "NoCredentialsError": "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "EndpointConnectionError": "no connection to the server",
+    "ServiceRequestError": "no connection to the server",
+    "ClientConnectorError": "no connection to the server",
+    "ClientAuthenticationError": "the server refuses the credentials, or there are none; set "
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "DefaultCredentialsError": "there are no credentials; set GOOGLE_APPLICATION_CREDENTIALS",
 }
-"""Name of an exception of requests or botocore -> what it means; its own text has the address, with the query."""
+"""Name of an exception of requests, botocore, Azure or Google -> what it means; its own text has the address, with the query."""
+_TALKATIVE = ("azure", "gcsfs")
+"""Loggers of libraries that write pages, with requests in them, about what the run says in one line."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 In = TypeVar("In")
@@ -60,6 +70,8 @@ def open_url(url: str) -> tuple[Any, str]:
     if parts.username or parts.password:
         shown = f"{parts.scheme}://...@{parts.hostname}"
         raise ValueError(f"{shown} has a user or password in it; leave it out, credentials come from the environment")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -67,7 +79,8 @@ def open_url(url: str) -> tuple[Any, str]:
     try:
         file_system, path = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
-        raise ValueError(f'{url}: {error}; for s3://, pip install "mobileutr-monai[remote]"') from None
+        extra = _EXTRAS.get(parts.scheme, "remote")
+        raise ValueError(f'{url}: {error}; for {parts.scheme}://, pip install "mobileutr-monai[{extra}]"') from None
     except ValueError as error:
         raise ValueError(f"{url} cannot be opened: {error}") from None
     return file_system, str(path).rstrip("/")
