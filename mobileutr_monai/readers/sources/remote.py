@@ -46,7 +46,7 @@ _NETWORK = {
     "AZURE_STORAGE_CONNECTION_STRING",
     "DefaultCredentialsError": "there are no credentials; set GOOGLE_APPLICATION_CREDENTIALS",
 }
-"""Name of an exception of requests, botocore, Azure or Google -> what it means; its own text has the address, with the query."""
+"""Name of an exception of requests, botocore, Azure or Google -> what it means; its own text has the request in it."""
 _TALKATIVE = ("azure", "gcsfs")
 """Loggers of libraries that write pages, with requests in them, about what the run says in one line."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
