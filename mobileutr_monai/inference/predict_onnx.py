@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from mobileutr_monai.core.walk import list_files
 from mobileutr_monai.inference.end_to_end import EndToEndModel
 from mobileutr_monai.inference.outputs.png import save_label_image
 from mobileutr_monai.inference.report.csv import ReportTable, Wanted, check_report
+from mobileutr_monai.inference.report.earlier import EarlierRun
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.readers.pillow_io import look_at
 
@@ -57,11 +57,7 @@ class Found(NamedTuple):
 def main(model: Path, folder: Path, output: Path, dry_run: bool = False, overwrite: bool = False) -> int:
     """Runs ``segment_folder`` and prints how it went; returns 0 when all went well, 1 when images failed."""
     if dry_run:
-        EndToEndModel(model)
-        for line in _foresee(_find(folder, output)):
-            print(line)
-        print(NOT_DECODED, file=sys.stderr)
-        return 0
+        return _foresee_folder(model, folder, output, overwrite)
     counts = segment_folder(model, folder, output, overwrite)
     numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
     print(f"{numbers}; see {(output / 'report.csv').resolve()}", file=sys.stderr)
@@ -87,17 +83,10 @@ def segment_folder(model: Path, folder: Path, output: Path, overwrite: bool = Fa
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make the output folder {output}: {error.strerror}; choose another one") from None
-    target = OutputFolder(output)
-    table = ReportTable(target, _identify(network), list(network.labels.values()))
-    if (changes := table.find_changes()) and not overwrite:
-        raise ValueError(
-            f"{output} has the results of a run with other settings: {'; '.join(changes)}; choose another output "
-            "folder, or replace them with --overwrite"
-        )
+    table = _open_table(network, output, overwrite)
+    target = table.folder
     stats = {image.name: stat_files([image.path]) for image in found.images}
-    wanted = {
-        image.name: Wanted(image.stem, stats[image.name], partial(hash_files, [image.path])) for image in found.images
-    }
+    wanted = {image.name: _want(image, stats[image.name]) for image in found.images}
     target.discard_all()
     done = table.open(wanted, [row.case for row in found.others])
     for row in found.others:
@@ -119,6 +108,20 @@ def segment_folder(model: Path, folder: Path, output: Path, overwrite: bool = Fa
             if rows[0].status == "failed":
                 logger.warning("%s: %s: %s", image.name, rows[0].reason, rows[0].detail)
     return table.close()
+
+
+def _open_table(network: EndToEndModel, output: Path, overwrite: bool) -> ReportTable:
+    table = ReportTable(OutputFolder(output), _identify(network), list(network.labels.values()))
+    if (changes := table.find_changes()) and not overwrite:
+        raise ValueError(
+            f"{output} has the results of a run with other settings: {'; '.join(changes)}; choose another output "
+            "folder, or replace them with --overwrite"
+        )
+    return table
+
+
+def _want(image: Image, stat: str) -> Wanted:
+    return Wanted(image.stem, stat, partial(hash_files, [image.path]))
 
 
 def _identify(network: EndToEndModel) -> dict[str, object]:
@@ -230,16 +233,31 @@ def _failed(image: Image, reason: Reason, detail: str, stat: str = "") -> Row:
     )
 
 
-def _foresee(found: Found) -> Iterator[str]:
-    """Yields what a dry run, which decodes nothing, can say of each file."""
+def _foresee_folder(model: Path, folder: Path, output: Path, overwrite: bool) -> int:
+    """Prints what a dry run, which decodes nothing, can say of each file; returns the code of the run."""
+    found = _find(folder, output)
+    earlier = EarlierRun(_open_table(EndToEndModel(model), output, overwrite))
+    fails = any(row.status == "failed" for row in found.others)
     for image in found.images:
-        try:
-            look_at(image.path)
-            yield f"{image.name}: image, would be segmented"
-        except (FileNotFoundError, ValueError) as error:
-            yield f"{image.name}: image, would fail: {_explain(error, image.path)}"
+        said = _foresee(image, earlier)
+        fails = fails or said.startswith("would fail")
+        print(f"{image.name}: image, {said}")
     for row in found.others:
-        yield f"{row.case}: {row.detail or row.reason}"
+        print(f"{row.case}: {row.detail or row.reason}")
+    print(NOT_DECODED, file=sys.stderr)
+    return int(fails)
+
+
+def _foresee(image: Image, earlier: EarlierRun) -> str:
+    try:
+        look_at(image.path)
+    except (FileNotFoundError, ValueError) as error:
+        return f"would fail: {_explain(error, image.path)}"
+    wanted = _want(image, stat_files([image.path]))
+    if earlier.is_done(image.name, wanted):
+        return "done in an earlier run"
+    failure = earlier.find_failure(image.name, wanted)
+    return f"would fail as in an earlier run: {failure}" if failure else "would be segmented"
 
 
 def _explain(error: Exception, path: Path) -> str:

@@ -12,10 +12,24 @@ from filelock import FileLock, Timeout
 
 from mobileutr_monai.core.output_folder import OutputFolder
 from mobileutr_monai.inference.batch.errors import UsageError
+from mobileutr_monai.inference.report.csv import ReportTable
 
-__all__ = ["lock_output", "make_unpacking_dir"]
+__all__ = ["check_changes", "lock_output", "make_unpacking_dir"]
 
 LOCK_FILE, UNPACKING_DIR = "lock", "unpacked"
+
+
+def check_changes(ledger: ReportTable, *, overwrite: bool) -> None:
+    """Checks that an earlier run in the output folder had the same settings.
+
+    Raises:
+        UsageError: it had others, and is not to be overwritten.
+    """
+    if (changes := ledger.find_changes()) and not overwrite:
+        raise UsageError(
+            f"{ledger.folder.path} has the results of a run with other settings: {'; '.join(changes)}; choose another "
+            "output folder, or replace them with --overwrite"
+        )
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
@@ -29,14 +28,15 @@ from mobileutr_monai.core.walk import Listing, list_inputs
 from mobileutr_monai.inference.batch.channels import group_channels
 from mobileutr_monai.inference.batch.delivery import Deliver, RemoteFolder
 from mobileutr_monai.inference.batch.errors import UsageError
+from mobileutr_monai.inference.batch.foresight import foresee_run
 from mobileutr_monai.inference.batch.networks import load_networks, start_engines
-from mobileutr_monai.inference.batch.output_lock import lock_output, make_unpacking_dir
+from mobileutr_monai.inference.batch.output_lock import check_changes, lock_output, make_unpacking_dir
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
 from mobileutr_monai.inference.batch.processes.case_worker import CaseWorker, is_full_disk
 from mobileutr_monai.inference.batch.processes.fork_server import start_fork_server
 from mobileutr_monai.inference.batch.processes.workers import WorkerError, WorkerPool, read_total_memory
 from mobileutr_monai.inference.batch.streaming import StreamOptions, StreamRun, unused_row
-from mobileutr_monai.inference.batch.suitability import Suitability, check_found, foresee
+from mobileutr_monai.inference.batch.suitability import Suitability, check_found
 from mobileutr_monai.inference.cluster.options import ClusterOptions
 from mobileutr_monai.inference.engines.choice import AUTO, DEFAULT_ENGINE
 from mobileutr_monai.inference.engines.table import ENGINES
@@ -74,26 +74,29 @@ class RunResult(NamedTuple):
     Attributes:
         counts: status -> number of cases; empty for a dry run.
         report: the page, or the table where no page is asked for; None for a dry run.
-        foreseen: of a dry run, a line for each case and each file that is not used.
+        foreseen: of a dry run, a line for each case and each file that is not used; ``counts`` then has those that are
+            known to fail.
+        refusal: of a dry run, why the run would not begin; empty if nothing is known to be in its way.
     """
 
     counts: Mapping[str, int]
     report: Path | None
     foreseen: tuple[str, ...] = ()
+    refusal: str = ""
 
 
 class BatchRunner:
     """Segments everything in a folder that a bundle is for, with the objects of its ``inference`` config.
 
-    2D bundles take images (PNG, JPEG, BMP, TIFF, WebP, GIF, 2D NIfTI), DICOM stills and cines; 3D bundles take NIfTI
-    volumes and DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's own size
-    and geometry:
+    2D bundles take images (PNG, JPEG, BMP, TIFF, WebP, GIF, 2D NIfTI), DICOM stills and cines, and videos; 3D bundles
+    take NIfTI volumes and DICOM series. Results lie in the output folder as the inputs lie in theirs, with the input's
+    own size and geometry:
 
     - images: ``NAME_mask.png``, label indices, 0 is background;
     - NIfTI: ``NAME_mask.nii.gz``;
     - DICOM stills and series: ``NAME_seg.dcm``, a DICOM Segmentation;
-    - cines: ``NAME_mask.nii.gz``, a stack of frames;
-    - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``.
+    - cines and videos: ``NAME_mask.nii.gz``, a stack of frames;
+    - and, if asked, ``NAME_overlay.png``, of cines ``NAME_overlay.dcm``, of videos ``NAME_overlay.mp4``.
 
     ``report.csv`` gets one row per label per case as they are done, ``report.json`` says at the end what ran, and
     ``report.html`` shows all of it. A case that fails is reported with its reason and does not stop the others. Every
@@ -132,7 +135,7 @@ class BatchRunner:
         any_modality: also take DICOM of modalities that the bundle is not for.
         workers: processes that read and write while the network runs, so that a decoder's crash costs its case only; 0
             reads and writes in this process, without that protection.
-        time_limit: seconds that reading or writing a case, or reading a frame of a cine, may take.
+        time_limit: seconds that reading or writing a case, or reading a frame of a cine or video, may take.
         memory_limit: GiB that reading or writing a case may take; 0 for half of the machine's memory.
         dry_run: only say what would be done.
         overwrite: replace the results of an earlier run with other weights or settings; without, it is an error.
@@ -234,6 +237,11 @@ class BatchRunner:
             print(line)
         if self.dry_run:
             print(NOT_DECODED, file=sys.stderr)
+            if result.refusal:
+                print(f"mobileutr: error: {result.refusal}", file=sys.stderr)
+                raise SystemExit(2)
+            if result.counts["failed"]:
+                raise SystemExit(1)
             return
         counts = result.counts
         numbers = f"{pluralize(counts['ok'], 'case')} segmented, {counts['failed']} failed, {counts['skipped']} skipped"
@@ -258,11 +266,7 @@ class BatchRunner:
         self.cluster.check()
         streamed = self._open_stream(progress) if self.is_stream else None
         if self.dry_run:
-            if streamed is not None:
-                return RunResult({}, None, tuple(streamed.foresee()))
-            with TemporaryDirectory() as unpacked:
-                found = self.find_cases(Path(unpacked))
-                return RunResult({}, None, tuple(foresee(found, self.suitability.reject_all(found))))
+            return RunResult(*foresee_run(self, streamed))
         if self.workers and not self.cluster.is_needed:
             start_fork_server()
         self.load_network()
@@ -399,11 +403,7 @@ class BatchRunner:
         Raises:
             UsageError: it had others, and is not to be overwritten.
         """
-        if (changes := ledger.find_changes()) and not self.overwrite:
-            raise UsageError(
-                f"{self.output_dir} has the results of a run with other settings: {'; '.join(changes)}; choose another "
-                "output folder, or replace them with --overwrite"
-            )
+        check_changes(ledger, overwrite=self.overwrite)
         clear_pages(self.output_dir)
         clear_coco(self.output_dir)
         clear_parquet(self.output_dir)
@@ -538,7 +538,13 @@ class BatchRunner:
         except ValueError as error:
             raise UsageError(str(error)) from None
 
-    def identify_run(self) -> dict[str, Any]:
+    def identify_run(self, engine: str = "") -> dict[str, Any]:
+        """Returns what decides the results, and what the report says of the run besides.
+
+        Args:
+            engine: name in ``ENGINES``; that of the run by default.
+        """
+        engine = engine or self.engine
         options: dict[str, Any] = {
             "output_format": ",".join(self.formats.of_cases),
             "overlays": self.overlays,
@@ -563,8 +569,8 @@ class BatchRunner:
             "bundle": f"{self.metadata['name']} {self.metadata['version']}",
             "settings": settings,
             "options": options,
-            "engine": self.engine,
-            "versions": {name: version(name) for name in (*VERSIONS, *ENGINES[self.engine].packages)},
+            "engine": engine,
+            "versions": {name: version(name) for name in (*VERSIONS, *ENGINES[engine].packages)},
         }
 
     def _hash_weights(self) -> str:

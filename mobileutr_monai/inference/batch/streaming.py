@@ -26,9 +26,10 @@ from mobileutr_monai.core.reasons import CaseError
 from mobileutr_monai.core.text import escape
 from mobileutr_monai.inference.batch.delivery import Deliver, DicomWebStore, RemoteFolder
 from mobileutr_monai.inference.batch.errors import UsageError
+from mobileutr_monai.inference.batch.foresight import Foreseen, foresee
 from mobileutr_monai.inference.batch.pipeline import Pipeline, failed_row, hash_input, stat_input
-from mobileutr_monai.inference.batch.suitability import foresee
 from mobileutr_monai.inference.report.csv import Wanted
+from mobileutr_monai.inference.report.earlier import EarlierRun
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.stream_table import StreamTable
 from mobileutr_monai.readers.cases import InputCase, UnusedFile
@@ -184,18 +185,30 @@ class StreamRun:
         finally:
             runner.folder.discard_all()
         counts = ledger.close()
-        if not self._listed:
-            raise UsageError(f"there are no files in {self.source.place}")
+        self.check_listed()
         return counts
 
-    def foresee(self) -> Iterator[str]:
-        """Yields a line for each case and each file that is not used; files are fetched, and removed again."""
+    def check_listed(self) -> None:
+        """Checks that the source had files, after it was gone through.
+
+        Raises:
+            UsageError: it had none.
+        """
+        if not self._listed:
+            raise UsageError(f"there are no files in {self.source.place}")
+
+    def foresee(self, earlier: EarlierRun) -> Iterator[Foreseen]:
+        """Yields what would become of each case and each file that is not used; files are fetched, and removed again.
+
+        Raises:
+            UsageError: the source cannot be listed.
+        """
         with TemporaryDirectory() as name:
             for number, units in enumerate(gather_parts(self._units(), MOST_FILES, MOST_BYTES)):
                 work = Path(name) / str(number)
                 root, listing = self.source.fetch(units, work / FETCHED_DIR)
                 found = self.runner.find_cases(work / "unpacked", root, listing)
-                yield from foresee(found, self.runner.suitability.reject_all(found))
+                yield from foresee(found, self.runner.suitability.reject_all(found), earlier)
                 shutil.rmtree(work, ignore_errors=True)
 
     @property

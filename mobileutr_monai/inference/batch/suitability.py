@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mobileutr_monai.core.kinds import CaseKind
@@ -11,7 +11,7 @@ from mobileutr_monai.core.text import pluralize
 from mobileutr_monai.inference.batch.errors import UsageError
 from mobileutr_monai.readers.cases import FoundInputs, InputCase
 
-__all__ = ["Suitability", "check_found", "foresee"]
+__all__ = ["Suitability", "check_found"]
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,3 @@ def check_found(found: FoundInputs, rejected: Mapping[str, CaseError | None], sp
     reasons += sorted({file.detail for file in found.unused if file.reason is Reason.FOREIGN_FORMAT})
     why = f"; {reasons[0]}" if reasons else ""
     raise UsageError(f"no {kinds} for this bundle in {source} ({others}{why})")
-
-
-def foresee(found: FoundInputs, rejected: Mapping[str, CaseError | None]) -> Iterator[str]:
-    """Yields what a dry run says of each case and of each file that is not used."""
-    for case in found.cases:
-        error = rejected[case.name]
-        yield f"{case.name}: {case.kind.value}, {_foresee_case(case) if error is None else error}"
-    for file in found.unused:
-        yield f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}"
-
-
-def _foresee_case(case: InputCase) -> str:
-    """Returns what a dry run, which decodes nothing, can say of a case for this bundle."""
-    is_empty = not all(path.stat().st_size for path in case.paths)
-    return "would fail: the file is empty" if is_empty else "would be segmented"

@@ -101,7 +101,7 @@ class ReportTable:
 
     def find_changes(self) -> list[str]:
         """Returns in what an earlier run here differs from this one; nothing if there was none."""
-        earlier = _read_identity(self.identity_path)
+        earlier = read_identity(self.identity_path)
         if earlier is None:
             return []
         keys = [key for key in {*earlier, *self.identity} if key not in _NOT_OF_IDENTITY]
@@ -137,7 +137,7 @@ class ReportTable:
                 name, stem = rows[0]["case"], strip_ending(rows[0])
                 if not stem:
                     continue
-                whole = same and self._is_whole(rows, stem)
+                whole = same and self.is_whole(rows, stem)
                 if whole and name in wanted and is_same(rows, wanted[name], stem):
                     yield flag_gone(rows, gone=False)
                 elif whole and name not in known and stem not in stems:
@@ -161,7 +161,7 @@ class ReportTable:
     def _rewrite(self, cases: Iterable[Rows]) -> None:
         """Has the file begin with these cases of an earlier run."""
         # At any time the folder says that it is a run's; it says of which one after other results are gone.
-        begun = _read_identity(self.identity_path) is not None
+        begun = read_identity(self.identity_path) is not None
         if not begun:
             self._write_identity()
         write_atomic(self.path, lambda file: self._begin(file, cases))
@@ -185,7 +185,7 @@ class ReportTable:
         statuses = [self._places[name].status for name in names]
         return {status: statuses.count(status) for status in ("ok", "failed", "skipped")}
 
-    def _is_whole(self, rows: Rows, stem: str) -> bool:
+    def is_whole(self, rows: Rows, stem: str) -> bool:
         """Whether a case went well and its results are as they were written."""
         return (
             [row["label"] for row in rows if not row["component"]] == self.labels
@@ -229,7 +229,7 @@ def check_report(folder: Path) -> None:
     Raises:
         ValueError: it holds anything else.
     """
-    is_run = _read_identity(folder / IDENTITY) is not None
+    is_run = read_identity(folder / IDENTITY) is not None
     if is_run and not has_other_report(folder / REPORT, COLUMNS):
         return
     foreign = find_foreign(folder)
@@ -304,7 +304,7 @@ def flag_gone(rows: Rows, gone: bool) -> Rows:
     return rows
 
 
-def _read_identity(path: Path) -> dict[str, Any] | None:
+def read_identity(path: Path) -> dict[str, Any] | None:
     """Returns what a run said it was, None where there is none, or a file of another program."""
     try:
         identity = json.loads(path.read_text(encoding="utf-8"))

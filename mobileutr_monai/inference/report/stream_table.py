@@ -71,7 +71,7 @@ class StreamTable(ReportTable):
                 stem = strip_ending(rows[0])
                 if same and rows[0]["status"] == "skipped":
                     yield rows
-                elif stem and same and self._is_whole(rows, stem):
+                elif stem and same and self.is_whole(rows, stem):
                     yield flag_gone(rows, gone=False)
                 elif stem:
                     removed += 1

@@ -45,6 +45,10 @@ def folder(tmp_path, samples) -> Path:
     return target
 
 
+IMAGES = ("B.JPG", "a.jpg", "sub/c.png")
+DONE = "image, done in an earlier run"
+
+
 def read_report(folder: Path) -> list[dict[str, str]]:
     with (folder / "report.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -247,7 +251,7 @@ def test_says_in_plain_words_what_is_wrong_with_a_file(make_runner, folder, tmp_
 def test_the_library_neither_prints_nor_exits(make_runner, folder, tmp_path, capfd):
     (folder / "empty.png").touch()
     result = make_runner(report_page=False).run()
-    assert result == ({"ok": 3, "failed": 1, "skipped": 1}, tmp_path / "out" / "report.csv", ())
+    assert result == ({"ok": 3, "failed": 1, "skipped": 1}, tmp_path / "out" / "report.csv", (), "")
     foreseen = make_runner(dry_run=True).run().foreseen
     assert len(foreseen) == 5
     with pytest.raises(UsageError, match="batch_size must be at least 1"):
@@ -257,12 +261,52 @@ def test_the_library_neither_prints_nor_exits(make_runner, folder, tmp_path, cap
 
 def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
     (folder / "empty.png").touch()
-    make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).main()
-    lines = capsys.readouterr().out.splitlines()
+    with pytest.raises(SystemExit) as stop:
+        make_runner(dry_run=True, weights=str(tmp_path / "none.pt")).main()
+    told = capsys.readouterr()
+    assert stop.value.code == 2
+    assert told.err.splitlines()[-1].startswith(f"mobileutr: error: no weights at {tmp_path / 'none.pt'}")
+    lines = told.out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["B.JPG", "a.jpg", "empty.png", "sub/c.png", "notes.txt"]
     assert lines[1] == "a.jpg: image, would be segmented"
     assert lines[2] == "empty.png: image, would fail: the file is empty"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_ends_as_the_run_would(make_runner, folder, tmp_path, samples, capsys):
+    def foresee(**options: object) -> tuple[int, dict[str, str]]:
+        try:
+            make_runner(dry_run=True, **options).main()
+        except SystemExit as stop:
+            return stop.code, read_lines()
+        return 0, read_lines()
+
+    def read_lines() -> dict[str, str]:
+        return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+
+    assert foresee() == (0, {**dict.fromkeys(IMAGES, "image, would be segmented"), "notes.txt": "not an image"})
+    make_runner(report_page=False).main()
+    assert foresee(engine="auto") == (0, {**dict.fromkeys(IMAGES, DONE), "notes.txt": "not an image"})
+    assert foresee(image_size=[48, 48])[0] == 2  # results of other settings are there
+    assert foresee(image_size=[48, 48], overwrite=True)[1]["a.jpg"] == "image, would be segmented"
+    # Another content, and a file that is cut off after its header.
+    shutil.copyfile(samples[3], folder / "a.jpg")
+    (folder / "cut.jpg").write_bytes(samples[0].read_bytes()[:3000])
+    code, lines = foresee()
+    assert (code, lines["a.jpg"], lines["B.JPG"]) == (0, "image, would be segmented", DONE)
+    assert lines["cut.jpg"] == "image, would be segmented"
+    with pytest.raises(SystemExit):
+        make_runner(report_page=False).main()
+    code, lines = foresee()
+    assert (code, lines["a.jpg"]) == (1, DONE)
+    assert lines["cut.jpg"].startswith("image, would fail as in an earlier run: unreadable image: ")
+    (tmp_path / "out" / "a_mask.png").unlink()
+    assert foresee()[1]["a.jpg"] == "image, would be segmented"
+    before = sorted(tmp_path.rglob("*"))
+    for path in folder.rglob("*.*"):
+        path.rename(path.with_name(f".{path.name}"))  # hidden
+    assert foresee()[0] == 2  # no images
+    assert len(before) == len(list(tmp_path.rglob("*")))
 
 
 def test_components_have_rows_of_their_own_and_are_not_done_again(make_runner, folder, tmp_path, caplog):
