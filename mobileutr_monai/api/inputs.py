@@ -44,7 +44,9 @@ class TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def save_input(image: object, folder: Path, spatial_dims: int, affine: np.ndarray | None = None) -> list[Path]:
+def save_input(
+    image: object, folder: Path, spatial_dims: int, affine: np.ndarray | None = None, stem: str = "image"
+) -> list[Path]:
     """Returns the files of an image: those of a path, or new ones in a folder for an object in memory.
 
     The pipeline reads files, so that limits, checks and geometry are the same for every input. Files are lossless.
@@ -61,6 +63,7 @@ def save_input(image: object, folder: Path, spatial_dims: int, affine: np.ndarra
         folder: empty folder for new files.
         spatial_dims: 2 or 3, of the bundle.
         affine: (4, 4), from indices of an array to RAS in mm.
+        stem: of the names of new files.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,38 +77,43 @@ def save_input(image: object, folder: Path, spatial_dims: int, affine: np.ndarra
             raise FileNotFoundError(f"no image at {str(image)!r}")
         return [Path(image).absolute()]
     if isinstance(image, Image.Image):
-        return [_save_picture(image, folder)]
+        return [_save_picture(image, folder / stem)]
     if isinstance(image, MetaTensor):
         values = convert_to_tensor(image, track_meta=False).numpy(force=True)
         if spatial_dims == 3:
-            return [_save_volume(_drop_channel(values, 3), np.asarray(image.affine.cpu(), np.float64), folder)]
+            return [_save_volume(_drop_channel(values, 3), np.asarray(image.affine.cpu(), np.float64), folder / stem)]
         if values.ndim == 3:  # channels, columns, rows
             values = np.moveaxis(values, 0, -1)
-        return [_save_plane(values.swapaxes(0, 1), folder)]
+        return [_save_plane(values.swapaxes(0, 1), folder / stem)]
     if isinstance(image, np.ndarray):
         if spatial_dims == 2:
-            return [_save_plane(image, folder)]
+            return [_save_plane(image, folder / stem)]
         if affine is None:
             raise ValueError("an array of a volume needs affine=, 4 x 4 from its indices to RAS in mm")
-        return [_save_volume(image, np.asarray(affine, np.float64), folder)]
+        return [_save_volume(image, np.asarray(affine, np.float64), folder / stem)]
     if isinstance(image, Dataset):
-        return [_save_dataset(image, folder / "image.dcm")]
+        return [_save_dataset(image, folder / f"{stem}.dcm")]
     if isinstance(image, nib.nifti1.Nifti1Pair):
-        return [_save_nifti(image, folder)]
+        return [_save_nifti(image, folder / stem)]
     if isinstance(image, Sequence) and image and all(isinstance(part, (str, Path)) for part in image):
-        return [path for part in image for path in save_input(part, folder, spatial_dims)]
+        paths = [path for part in image for path in save_input(part, folder, spatial_dims)]
+        if twice := next((path for number, path in enumerate(paths) if path in paths[:number]), None):
+            raise ValueError(
+                f"{twice.name} is given twice; give each path once, or give them to many() for a result each"
+            )
+        return paths
     if isinstance(image, Sequence) and image and all(isinstance(part, Dataset) for part in image):
-        return [_save_dataset(part, folder / f"{number}.dcm") for number, part in enumerate(image)]
+        return [_save_dataset(part, folder / f"{stem}_{number}.dcm") for number, part in enumerate(image)]
     raise TypeError(f"an image must be {_TAKEN}, got {type(image).__name__}")
 
 
-def _save_picture(image: Image.Image, folder: Path) -> Path:
-    path = folder / ("image.png" if image.mode in _PNG_MODES else "image.tif")
+def _save_picture(image: Image.Image, base: Path) -> Path:
+    path = base.with_name(base.name + (".png" if image.mode in _PNG_MODES else ".tif"))
     image.save(path, exif=image.getexif())
     return path
 
 
-def _save_plane(values: np.ndarray, folder: Path) -> Path:
+def _save_plane(values: np.ndarray, base: Path) -> Path:
     """Saves an image, (rows, columns) or (rows, columns, channels)."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
@@ -116,12 +124,12 @@ def _save_plane(values: np.ndarray, folder: Path) -> Path:
     if values.dtype != np.uint8 and _are_bytes(values):
         values = values.astype(np.uint8)
     if values.dtype == np.uint8 or (values.dtype == np.uint16 and values.ndim == 2):
-        path = folder / "image.png"
+        path = base.with_name(f"{base.name}.png")
         Image.fromarray(np.ascontiguousarray(values)).save(path)
         return path
     if values.ndim == 3:
         raise ValueError(f"colours must be whole numbers from 0 to 255, got {values.dtype}; scale and round them")
-    return _save_volume(values.T, np.eye(4), folder)
+    return _save_volume(values.T, np.eye(4), base)
 
 
 def _are_bytes(values: np.ndarray) -> bool:
@@ -136,24 +144,24 @@ def _drop_channel(values: np.ndarray, spatial_dims: int) -> np.ndarray:
     return values
 
 
-def _save_volume(values: np.ndarray, affine: np.ndarray, folder: Path) -> Path:
+def _save_volume(values: np.ndarray, affine: np.ndarray, base: Path) -> Path:
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
         raise ValueError(f"affine must be 4 x 4 and invertible, got {affine.tolist()}")
     if values.dtype.kind not in "iufb":
         raise ValueError(f"values must be numbers, got {values.dtype}")
     if values.ndim not in (2, 3):
         raise ValueError(f"a volume must be (x, y, z), got {values.shape}")
-    path = folder / "image.nii"
+    path = base.with_name(f"{base.name}.nii")
     nib.save(nib.Nifti1Image(_to_stored(values), affine), path)
     return path
 
 
-def _save_nifti(image: nib.nifti1.Nifti1Pair, folder: Path) -> Path:
+def _save_nifti(image: nib.nifti1.Nifti1Pair, base: Path) -> Path:
     values = _to_stored(np.asanyarray(image.dataobj))
     header = image.header.copy()
     header.set_data_dtype(values.dtype)
     kind = nib.Nifti2Image if isinstance(header, nib.nifti2.Nifti2Header) else nib.Nifti1Image
-    path = folder / "image.nii"
+    path = base.with_name(f"{base.name}.nii")
     nib.save(kind(values, image.affine, header), path)
     return path
 

@@ -45,7 +45,8 @@ class SegmentationResult:
     Values that belong to a label are by its name, as in ``result.confidence["lesion"]``.
 
     Attributes:
-        name: of the file; ``image.png`` and the like for objects in memory.
+        name: of the file; of objects in memory ``image.png`` and the like, in ``many``
+            with their index, ``image_0.png``.
         labels: index in the label map -> name, from 1 on.
         confidence: the Dice to expect, from 0 to 1; None where nothing was found, or where it is not calibrated for the
             weights and settings.

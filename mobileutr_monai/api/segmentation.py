@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ from mobileutr_monai.readers.notes import find_notes
 __all__ = ["BundleSegmenter"]
 
 BYTES_PER_GIB = 2**30
+
+HOW_TO_ACCEPT = 'load_bundle(..., settings={"any_modality": True}) accepts it'
+"""What to do about an image of another modality."""
 
 
 class _Source(NamedTuple):
@@ -63,6 +67,7 @@ class BundleSegmenter:
             raise FileNotFoundError(f"no weights at {str(runner.weights)!r}; give weights=")
         runner.load_network()
         runner.start_engine()
+        self._suitability = replace(runner.suitability, how_to_accept=HOW_TO_ACCEPT)
         digest = hash_file(runner.weights)
         self.labels: Mapping[int, str] = dict(runner.labels)
         self.spatial_dims: int = runner.segmenter.spatial_dims
@@ -97,7 +102,8 @@ class BundleSegmenter:
         """Yields the result of each image, in their order, in batches; errors are results with ``error``.
 
         Args:
-            images: taken as they are needed, so that they may be made on the way; or a folder, all of whose cases are
+            images: taken as they are needed, so that they may be made on the way; one that is there twice has two
+                results; or a folder, all of whose cases are
                 segmented as ``mobileutr predict`` does.
             workers: processes that read ahead, so that a crash of a decoder costs its image only; 0 reads in this one.
 
@@ -116,27 +122,27 @@ class BundleSegmenter:
             if not Path(images).is_dir():
                 raise FileNotFoundError(f"no folder {str(images)!r}; give a list for single images")
             return self._segment(self._list_folder(Path(images)), workers)
-        return self._segment(map(self._try_case, images), workers)
+        return self._segment(starmap(self._try_case, enumerate(images)), workers)
 
     def _list_folder(self, path: Path) -> Iterator[_Source]:
         folder = TemporaryFolder()
         found = self._find_cases([path.absolute()], folder)
         for case in found.cases:
-            yield _Source(case.name, case, self.runner.suitability.why_rejected(case), folder)
+            yield _Source(case.name, case, self._suitability.why_rejected(case), folder)
         yield from (_Source(file.name, None, _to_error(file)) for file in found.unused if file.failed)
 
-    def _try_case(self, image: ImageInput) -> _Source:
+    def _try_case(self, index: int, image: ImageInput) -> _Source:
         try:
-            return self._find_case(image)
+            return self._find_case(image, stem=f"image_{index}")
         except (OSError, TypeError, ValueError) as error:
             name = str(image) if isinstance(image, (str, Path)) else type(image).__name__
             reason = Reason.NOT_FOUND if isinstance(error, FileNotFoundError) else Reason.UNREADABLE
             return _Source(name, None, CaseError(reason, str(error)))
 
-    def _find_case(self, image: ImageInput, affine: np.ndarray | None = None) -> _Source:
+    def _find_case(self, image: ImageInput, affine: np.ndarray | None = None, stem: str = "image") -> _Source:
         """Returns the one case of an image, or why it has none."""
         folder = TemporaryFolder()
-        paths = save_input(image, folder.path, self.spatial_dims, affine)
+        paths = save_input(image, folder.path, self.spatial_dims, affine, stem)
         found = self._find_cases(paths, folder)
         if len(found.cases) > 1:
             what = paths[0].name if len(paths) == 1 else f"{len(paths)} paths"
@@ -146,7 +152,7 @@ class BundleSegmenter:
             return _Source(paths[0].name, None, errors[0] if errors else CaseError(Reason.NOT_AN_IMAGE))
         case = found.cases[0]
         is_inside = any(folder.path in path.parents for path in case.paths)
-        return _Source(case.name, case, self.runner.suitability.why_rejected(case), folder if is_inside else None)
+        return _Source(case.name, case, self._suitability.why_rejected(case), folder if is_inside else None)
 
     def _find_cases(self, paths: Sequence[Path], folder: TemporaryFolder) -> FoundInputs:
         found = find_cases(paths, folder.path / "unpacked")

@@ -118,7 +118,7 @@ def parse_formats(given: str | Sequence[str]) -> Formats:
     Raises:
         ValueError: one is unknown, or both formats of label maps are there.
     """
-    names = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+    names = [name.strip() for name in (given.removesuffix(",").split(",") if isinstance(given, str) else given)]
     allowed = (*MASK_FORMATS, *FURTHER_FORMATS)
     if unknown := [name for name in names if name not in allowed]:
         raise ValueError(

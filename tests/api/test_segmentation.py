@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +138,23 @@ def test_a_video_gives_what_the_command_gives_and_each_frame_what_its_image_give
     green = drawn[0][1].astype(int)
     contour = (green[..., 1] - np.maximum(green[..., 0], green[..., 2])) > 60
     assert contour.any() and not (contour & ~ndimage.binary_dilation(result.label[..., 0], iterations=3)).any()
+
+
+def test_results_of_objects_in_memory_and_of_paths_given_twice_can_be_told_apart(breast):
+    pixels = np.asarray(Image.open(LESION).convert("L").resize((64, 64)))
+    results = list(breast.many([LESION, pixels, Image.fromarray(pixels), LESION]))
+    assert [result.name for result in results] == [LESION.name, "image_1.png", "image_2.png", LESION.name]
+    assert np.array_equal(results[0].label, results[3].label)
+    with pytest.raises(ValueError, match=rf"{re.escape(LESION.name)} is given twice; .* many\(\) for a result each"):
+        breast([LESION, LESION])
+
+
+def test_another_modality_is_refused_with_the_argument_that_accepts_it(breast, tmp_path):
+    write_still(LESION, "L", tmp_path / "a.dcm")
+    dataset = dcmread(tmp_path / "a.dcm")
+    dataset.Modality = "CT"
+    with pytest.raises(ValueError, match=r'CT, the bundle is for US; .*settings=\{"any_modality": True\}\) accepts it'):
+        breast(dataset)
 
 
 def list_2d_inputs() -> Iterator[object]:

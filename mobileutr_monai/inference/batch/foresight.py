@@ -79,7 +79,7 @@ def foresee_run(runner: BatchRunner, streamed: StreamRun | None) -> Foresight:
                 found = runner.find_cases(Path(unpacked))
                 rejected = runner.suitability.reject_all(found)
                 foreseen += foresee(found, rejected, earlier)
-            check_found(found, rejected, runner.segmenter.spatial_dims, str(runner.dataset_dir))
+            check_found(found, rejected, runner.segmenter.spatial_dims, runner.dataset_dir, runner.inputs)
     except UsageError as error:
         refusal = refusal or str(error)
     failed = sum(file.fails for file in foreseen)

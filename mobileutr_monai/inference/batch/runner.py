@@ -279,7 +279,7 @@ class BatchRunner:
             else:
                 found = self.find_cases(unpacked)
                 rejected = self.suitability.reject_all(found)
-                check_found(found, rejected, self.segmenter.spatial_dims, str(self.dataset_dir))
+                check_found(found, rejected, self.segmenter.spatial_dims, self.dataset_dir, self.inputs)
                 identity = self.identify_run()
                 counts = self._segment(found, rejected, identity, progress)
             summary = self.summarise(counts, time.perf_counter() - started, identity)

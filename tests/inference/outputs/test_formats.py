@@ -156,6 +156,7 @@ def test_annotations_of_qupath_fill_to_the_label_map(tmp_path: Path, kind: str) 
         ("auto", ("auto", ())),
         ("plain", ("plain", ())),
         ("geojson, nrrd", ("auto", ("nrrd", "geojson"))),
+        ("nrrd,", ("auto", ("nrrd",))),
         (["plain", "nrrd"], ("plain", ("nrrd",))),
     ],
 )
