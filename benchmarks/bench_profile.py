@@ -1,10 +1,19 @@
-"""Where the time of the fastest CPU engines goes, by operator, against what this machine can do.
+"""Where the time of the fastest CPU engines goes, by operator, and how near engines come to what a CPU can do.
 
-OpenVINO's own counters, one thread, one image of 256 x 256, the least time of each operator over the runs: a shared
-machine makes times longer, never shorter. Bytes are those of an operator's inputs and outputs, each counted once, so
-that the rate is what it would need of memory if no cache held anything. Floating-point operations of convolutions and
-linear layers are two for each MAC that PyTorch counts on the eager network. The ceilings, of one thread as well:
-copying arrays that no cache holds, copying within the second-level cache, and large matrix products.
+The operators: OpenVINO's own counters, one thread, one image of 256 x 256, the least time of each operator over the
+runs: a shared machine makes times longer, never shorter. Bytes are those of an operator's inputs and outputs, each
+counted once, so that the rate is what it would need of memory if no cache held anything. Floating-point operations of
+convolutions and linear layers are two for each MAC that PyTorch counts on the eager network. Also of one thread:
+copying arrays that no cache holds, and copying within the second-level cache.
+
+The ceilings: every engine computes one image on one thread, in turns with a large matrix product in its precision. Two
+times are compared with the engine's, all in CPU time of this process:
+
+- ``arithmetic``: all floating-point operations of the network at the rate of that matrix product, by the faster of
+  PyTorch and OpenVINO (PyTorch's library uses no AVX-512 on some CPUs);
+- ``arithmetic and memory``: each operator of OpenVINO's graph takes the longer of its operations at that rate and of a
+  copy of as many bytes as it reads and writes. Depthwise convolutions have no matrix product in them: in bfloat16 their
+  operations count at the rate of float32. What GELU, softmax and resizing compute is not counted, only their bytes.
 
 Example::
 
@@ -14,20 +23,24 @@ Example::
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 import torch
 from bench_network import make_images, make_network
-from measuring import describe_machine, find_precisions, write_json
+from measuring import describe_machine, find_precisions, take_turns, write_json
+from openvino import opset13
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobileutr_monai.inference.engines.table import cached_onnx, why_unavailable
+from mobileutr_monai.inference.engines.table import ENGINES, cached_onnx, start_engine, why_unavailable
 
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}
 """Engine -> OpenVINO's name; the second where the CPU has bfloat16."""
@@ -35,6 +48,8 @@ MEMORY_BYTES, CACHE_BYTES = 2**27, 2**18
 GEMM_SIDE = 768
 ARITHMETIC = {"Convolution": "convolution", "GroupConvolution": "convolution", "FullyConnected": "linear"}
 """Attention is fused with what is around it into subgraphs, whose rate would say nothing."""
+OPENVINO_NAMES = {"float32": "f32", "bfloat16": "bf16"}
+SMALLEST_COPY = 2**14
 
 
 def time_least(call: Callable[[], object], times: int = 30) -> float:
@@ -47,22 +62,123 @@ def time_least(call: Callable[[], object], times: int = 30) -> float:
     return best
 
 
-def measure_ceilings() -> dict[str, float]:
-    """Returns GB/s of copying (read and written bytes) and GFLOP/s of matrix products, of one thread."""
+def measure_copying() -> dict[str, float]:
+    """Returns GB/s of copying (read and written bytes), of one thread."""
     ceilings = {}
     for name, size in (("memory", MEMORY_BYTES), ("cache", CACHE_BYTES)):
-        source = torch.zeros(size // 4)
-        target, repeats = torch.empty_like(source), max(1, 2**24 // size)
-
-        def copy(source: torch.Tensor = source, target: torch.Tensor = target, repeats: int = repeats) -> None:
-            for _ in range(repeats):
-                target.copy_(source)
-
-        ceilings[f"copy_{name}_gb_per_s"] = 2 * size * repeats / 1e9 / time_least(copy)
-    for name, dtype in find_precisions().items():
-        a, b = torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype), torch.randn(GEMM_SIDE, GEMM_SIDE).to(dtype)
-        ceilings[f"gemm_{name}_gflop_per_s"] = 2 * GEMM_SIDE**3 / 1e9 / time_least(lambda a=a, b=b: a @ b)
+        ceilings[f"copy_{name}_gb_per_s"] = copy_rate(size)
     return {name: round(value, 1) for name, value in ceilings.items()}
+
+
+def copy_rate(size: int) -> float:
+    """Returns GB/s, read and written, of copying an array of so many bytes again and again."""
+    source = torch.zeros(size // 4)
+    target, repeats = torch.empty_like(source), max(1, 2**24 // size)
+
+    def copy() -> None:
+        for _ in range(repeats):
+            target.copy_(source)
+
+    return 2 * size * repeats / 1e9 / time_least(copy)
+
+
+def make_products() -> dict[str, dict[str, Callable[[], object]]]:
+    """Returns precision -> library -> a large matrix product, of one thread."""
+    products: dict[str, dict[str, Callable[[], object]]] = {}
+    for precision, dtype in find_precisions().items():
+        a, b = (torch.randn(GEMM_SIDE, GEMM_SIDE) for _ in range(2))
+        left = opset13.parameter([GEMM_SIDE, GEMM_SIDE], np.float32)
+        model = openvino.Model([opset13.matmul(left, opset13.constant(b.numpy()), False, False)], [left])
+        request = compile_model(model, OPENVINO_NAMES[precision]).create_infer_request()
+        request.set_input_tensor(openvino.Tensor(a.numpy(), shared_memory=True))
+        products[precision] = {
+            "torch": partial(torch.matmul, a.to(dtype), b.to(dtype)),
+            "openvino": request.infer,
+        }
+    return products
+
+
+def compile_model(model: Any, precision: str, **options: object) -> Any:
+    """Returns what OpenVINO makes of a model for one thread."""
+    own = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    return openvino.Core().compile_model(model, "CPU", own | options)
+
+
+def compile_network(precision: str) -> Any:
+    """Returns what OpenVINO makes of the network for one image and one thread, with counters."""
+    model = openvino.Core().read_model(cached_onnx(make_network("MobileUtr")))
+    model.reshape([1, 3, 256, 256])
+    return compile_model(model, precision, PERF_COUNT=True)
+
+
+@torch.inference_mode()
+def measure_ceilings(operations: dict[str, float], rounds: int) -> dict[str, Any]:
+    """Returns the rates of matrix products, and for each engine its time for one image and the two ceilings of it."""
+    products = make_products()
+    images = make_images(1)
+    available = [name for name in ENGINES if why_unavailable(name, torch.device("cpu")) is None]
+    predictors = {name: start_engine(name, make_network("MobileUtr"), torch.device("cpu"), 1) for name in available}
+    calls: dict[str, Callable[[], object]] = {
+        name: lambda predict=predict: predict(images) for name, predict in predictors.items()
+    }
+    calls |= {f"{precision} {name}": call for precision, found in products.items() for name, call in found.items()}
+    samples = take_turns(calls, rounds, 3)
+    seconds = {name: statistics.median(sample.cpu for sample in found) for name, found in samples.items()}
+    rates = {
+        precision: {name: round(2 * GEMM_SIDE**3 / 1e9 / seconds[f"{precision} {name}"], 1) for name in found}
+        for precision, found in products.items()
+    }
+    best = {precision: max(found.values()) for precision, found in rates.items()}
+    total = sum(operations.values())
+    engines = {}
+    with_memory = {name: bound_by_operators(name, best, operations) for name in products}
+    for name in available:
+        precision = ENGINES[name].precision
+        bounds = {"arithmetic": total / best[precision], "arithmetic_and_memory": with_memory[precision]}
+        engines[name] = {
+            "cpu_median_ms": round(1e3 * seconds[name], 2),
+            "precision": precision,
+            **{f"{bound}_ms": round(1e3 * value, 2) for bound, value in bounds.items()},
+            **{f"times_{bound}": round(seconds[name] / value, 2) for bound, value in bounds.items()},
+        }
+    return {"gemm_gflop_per_s": rates, "rounds": rounds, "engines": engines}
+
+
+def bound_by_operators(precision: str, rates: dict[str, float], operations: dict[str, float]) -> float:
+    """Returns the least seconds of one image if each operator only multiplied, or only moved its bytes.
+
+    Args:
+        precision: name in ``find_precisions``.
+        rates: precision -> GFLOP/s of a matrix product.
+        operations: see ``count_operations``; of attention, which is part of subgraphs, the whole.
+    """
+    compiled = compile_network(OPENVINO_NAMES[precision])
+    request = compiled.create_infer_request()
+    request.infer({0: make_images(1).numpy()})
+    moved, nodes = measure_moved(compiled), compiled.get_runtime_model().get_ordered_ops()
+    operators = {node.get_friendly_name(): node for node in nodes}
+    rates_of_copies: dict[int, float] = {}
+    seconds = operations["attention"] / rates[precision]
+    for info in request.get_profiling_info():
+        if info.status != info.Status.EXECUTED or info.node_name not in operators:
+            continue
+        size = moved[info.node_name] * 1e6
+        bucket = max(SMALLEST_COPY, 2 ** round(np.log2(max(size, 1))))
+        if bucket not in rates_of_copies:
+            rates_of_copies[bucket] = copy_rate(bucket // 2)
+        rate = rates["float32" if info.node_type == "GroupConvolution" else precision]
+        arithmetic = count_node_operations(operators[info.node_name], info.node_type) / 1e9 / rate
+        seconds += max(arithmetic, size / 1e9 / rates_of_copies[bucket])
+    return seconds
+
+
+def count_node_operations(node: Any, kind: str) -> float:
+    """Returns the floating-point operations of a convolution or a linear layer, 0 for any other operator."""
+    if kind not in ARITHMETIC:
+        return 0.0
+    weight = list(node.input_value(1).get_shape())
+    # (O, I, sides...), with groups (G, O, I, sides...), linear (O, I): each output value is a sum over the rest.
+    return 2.0 * np.prod(node.get_output_shape(0)) * np.prod(weight[2 if kind == "GroupConvolution" else 1 :])
 
 
 def count_operations() -> dict[str, float]:
@@ -79,11 +195,7 @@ def count_operations() -> dict[str, float]:
 
 def profile(precision: str, runs: int) -> dict[str, dict[str, float]]:
     """Returns for each type of operator its milliseconds and megabytes, largest first."""
-    core = openvino.Core()
-    model = core.read_model(cached_onnx(make_network("MobileUtr")))
-    model.reshape([1, 3, 256, 256])
-    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERF_COUNT": True}
-    compiled = core.compile_model(model, "CPU", options)
+    compiled = compile_network(precision)
     request, image = compiled.create_infer_request(), make_images(1).numpy()
     least: dict[str, float] = defaultdict(lambda: float("inf"))
     kinds = {}
@@ -126,11 +238,13 @@ def main() -> None:
     """Measures, prints and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=15, help="of the ceilings: three timed images per engine each")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    machine, ceilings, operations = describe_machine(), measure_ceilings(), count_operations()
-    print(ceilings, operations)
+    machine, operations = describe_machine(), count_operations()
+    ceilings = measure_copying() | measure_ceilings(operations, arguments.rounds)
+    print(operations, *ceilings.items(), sep="\n")
     engines = {}
     for engine, precision in PRECISIONS.items():
         if why_unavailable(engine, torch.device("cpu")) is not None:

@@ -8,6 +8,8 @@ What is rewritten, exactly, in evaluation mode:
 - batch norm behind the last GELU of a residual branch keeps its scale; of a ConvUtr block's first branch the shift goes
   on into the MLP, whose 1x1 convolution and last norm take it up;
 - the transposed depthwise convolution of token reduction is a grouped 1x1 convolution and a pixel shuffle;
+- in 2D the two grouped convolutions of an LGL block's third branch, which widen each channel to four and narrow it
+  again, are depthwise ones on four copies, whose results are added: CPU libraries compute groups of four slowly;
 - drop path and dropout are gone.
 
 What is not: batch norm before a zero-padded convolution (the third branch of an LGL block), because at the border the
@@ -50,6 +52,8 @@ def fold_network(network: MobileUtr) -> MobileUtr:
             _fold_conv_utr(parent)
         elif isinstance(parent, LocalHalf):
             _fold_before(parent, "norm1", cast(Convolution, parent.proj_in))
+            if isinstance(parent.fc1, nn.Conv2d):  # no faster in 3D
+                parent.fc1, parent.fc2 = _Widen(parent.fc1), _Narrow(cast(nn.Conv2d, parent.fc2))
         elif isinstance(parent, nn.Sequential) and [name for name, _ in parent.named_children()][:2] == [
             "conv",
             "norm",
@@ -95,6 +99,55 @@ class _Spread(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         return F.pixel_shuffle(x, 2) if self.spatial_dims == 2 else pixelshuffle(x, self.spatial_dims, 2)
+
+
+class _Widen(nn.Module):
+    """A convolution of each channel to several, as a depthwise one on copies of the image.
+
+    Its channels come copy by copy, as ``_Narrow`` takes them, and not channel by channel.
+    """
+
+    def __init__(self, grouped: nn.Conv2d) -> None:
+        super().__init__()
+        assert grouped.bias is not None
+        channels, self.copies = grouped.in_channels, grouped.out_channels // grouped.in_channels
+        self.conv = _make_depthwise(grouped, grouped.out_channels)
+        self.conv.weight.data = _by_copy(grouped.weight.data.unflatten(0, (channels, self.copies)))
+        self.conv.bias.data = _by_copy(grouped.bias.data.unflatten(0, (channels, self.copies)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.conv(torch.cat([x] * self.copies, dim=1))
+        return out
+
+
+class _Narrow(nn.Module):
+    """A convolution of several channels to each one, as a depthwise one whose copies are added."""
+
+    def __init__(self, grouped: nn.Conv2d) -> None:
+        super().__init__()
+        assert grouped.bias is not None
+        self.copies = grouped.in_channels // grouped.out_channels
+        self.conv = _make_depthwise(grouped, grouped.in_channels)
+        self.conv.weight.data = _by_copy(grouped.weight.data.unsqueeze(2))
+        self.conv.bias.data[: grouped.out_channels] = grouped.bias.data  # of the first copy alone
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = self.conv(x).chunk(self.copies, dim=1)
+        for other in others:
+            first = first + other
+        return first
+
+
+def _make_depthwise(grouped: nn.Conv2d, channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels).to(grouped.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _by_copy(values: torch.Tensor) -> torch.Tensor:
+    """(channels, copies, ...) -> (copies * channels, ...)"""
+    return values.transpose(0, 1).flatten(0, 1).contiguous()
 
 
 def _fold_behind(block: nn.Module) -> None:

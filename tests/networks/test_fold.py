@@ -61,6 +61,18 @@ def test_drop_path_dropout_and_transposed_convolutions_are_gone(spatial_dims: in
     assert not [parameter for parameter in folded.parameters() if parameter.requires_grad]
 
 
+def test_groups_of_several_channels_are_depthwise_in_2d() -> None:
+    def find_groups(network: nn.Module) -> list[tuple[int, int]]:
+        convs = [
+            module for module in network.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+        ]
+        return [(c.in_channels // c.groups, c.out_channels // c.groups) for c in convs if c.groups > 1]
+
+    network = make_network(2, "batch")
+    assert {(1, 4), (4, 1)} < set(find_groups(network))
+    assert set(find_groups(fold_network(network))) == {(1, 1)}
+
+
 @torch.no_grad()
 def test_the_network_itself_stays_as_it_was() -> None:
     network = make_network(2, "batch").train()

@@ -36,7 +36,7 @@ Predictor = Callable[[torch.Tensor], torch.Tensor]
 
 Build = Callable[[MobileUtr, torch.device, int, Sequence[int] | None], Predictor]
 
-ONNX_REVISION = 1
+ONNX_REVISION = 2
 """Part of the name of cached ONNX files; counts up when what is written of the same weights changes."""
 
 
