@@ -191,16 +191,34 @@ def make_profile(machine: str) -> str:
     ]
     ceilings, head = result["ceilings"], ["engine, type of operator", "number", "ms", "% of the time", "GB/s"]
     text = (
-        f"\nCeilings of one thread: {ceilings['copy_memory_gb_per_s']:.0f} GB/s from and to memory, "
-        f"{ceilings['copy_cache_gb_per_s']:.0f} GB/s within the second-level cache, "
-        f"{ceilings['gemm_float32_gflop_per_s']:.0f} GFLOP/s in float32"
+        f"\nCopying by one thread: {ceilings['copy_memory_gb_per_s']:.0f} GB/s from and to memory, "
+        f"{ceilings['copy_cache_gb_per_s']:.0f} GB/s within the second-level cache"
     )
-    if "gemm_bfloat16_gflop_per_s" in ceilings:
-        text += f", {ceilings['gemm_bfloat16_gflop_per_s']:.0f} in bfloat16"
+    if "gemm_float32_gflop_per_s" in ceilings:  # measured by an earlier benchmark; now a table of its own
+        text += f"; matrix product {ceilings['gemm_float32_gflop_per_s']:.0f} GFLOP/s in float32"
     text += ".\n"
     for engine, found in result["engines"].items():
         rates = " and ".join(f"{rate:.0f} in {name} layers" for name, rate in found["gflop_per_s"].items())
         text += f"{engine}: {found['total_ms']:.0f} ms, GFLOP/s: {rates}.\n"
+    return to_table(head, rows) + text + describe(result)
+
+
+def make_ceiling(machine: str) -> str:
+    """How near each engine comes to a matrix product."""
+    result = read("profile", machine)
+    ceilings = result["ceilings"]
+    head = ["engine", "CPU ms", "arithmetic, ms", "times", "arithmetic and memory, ms", "times"]
+    rows = []
+    for name, row in ceilings["engines"].items():
+        cells = [name, f"{row['cpu_median_ms']:.1f}"]
+        for bound in ("arithmetic", "arithmetic_and_memory"):
+            cells += [f"{row[f'{bound}_ms']:.1f}", f"{row[f'times_{bound}']:.2f}"]
+        rows.append(cells)
+    products = "; ".join(
+        f"{precision} {', '.join(f'{rate:.0f} ({library})' for library, rate in found.items())}"
+        for precision, found in ceilings["gemm_gflop_per_s"].items()
+    )
+    text = f"\nMatrix product of one thread, GFLOP/s: {products}. The network: {sum(result['gflop'].values()):.2f} GFLOP.\n"
     return to_table(head, rows) + text + describe(result)
 
 
@@ -352,6 +370,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "startup": make_startup,
     "imports": make_imports,
     "profile": make_profile,
+    "ceiling": make_ceiling,
     "training": make_training,
     "training_step": make_training_step,
     "memory": make_memory,
