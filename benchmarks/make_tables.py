@@ -218,7 +218,8 @@ def make_ceiling(machine: str) -> str:
         f"{precision} {', '.join(f'{rate:.0f} ({library})' for library, rate in found.items())}"
         for precision, found in ceilings["gemm_gflop_per_s"].items()
     )
-    text = f"\nMatrix product of one thread, GFLOP/s: {products}. The network: {sum(result['gflop'].values()):.2f} GFLOP.\n"
+    total = sum(result["gflop"].values())
+    text = f"\nMatrix product of one thread, GFLOP/s: {products}. The network: {total:.2f} GFLOP.\n"
     return to_table(head, rows) + text + describe(result)
 
 

@@ -110,10 +110,10 @@ class _Widen(nn.Module):
     def __init__(self, grouped: nn.Conv2d) -> None:
         super().__init__()
         assert grouped.bias is not None
-        channels, self.copies = grouped.in_channels, grouped.out_channels // grouped.in_channels
-        self.conv = _make_depthwise(grouped, grouped.out_channels)
-        self.conv.weight.data = _by_copy(grouped.weight.data.unflatten(0, (channels, self.copies)))
-        self.conv.bias.data = _by_copy(grouped.bias.data.unflatten(0, (channels, self.copies)))
+        self.copies = grouped.out_channels // grouped.in_channels
+        each = (grouped.in_channels, self.copies)
+        weight, bias = grouped.weight.data.unflatten(0, each), grouped.bias.data.unflatten(0, each)
+        self.conv = _make_depthwise(_by_copy(weight), _by_copy(bias))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.conv(torch.cat([x] * self.copies, dim=1))
@@ -127,21 +127,20 @@ class _Narrow(nn.Module):
         super().__init__()
         assert grouped.bias is not None
         self.copies = grouped.in_channels // grouped.out_channels
-        self.conv = _make_depthwise(grouped, grouped.in_channels)
-        self.conv.weight.data = _by_copy(grouped.weight.data.unsqueeze(2))
-        self.conv.bias.data[: grouped.out_channels] = grouped.bias.data  # of the first copy alone
+        bias = F.pad(grouped.bias.data, (0, grouped.in_channels - grouped.out_channels))  # in the first copy alone
+        self.conv = _make_depthwise(_by_copy(grouped.weight.data.unsqueeze(2)), bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first, *others = self.conv(x).chunk(self.copies, dim=1)
-        for other in others:
-            first = first + other
-        return first
+        copies: tuple[torch.Tensor, ...] = self.conv(x).chunk(self.copies, dim=1)
+        total = copies[0]
+        for further in copies[1:]:
+            total = total + further
+        return total
 
 
-def _make_depthwise(grouped: nn.Conv2d, channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels).to(grouped.weight)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
+def _make_depthwise(weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(len(weight), len(weight), 3, padding=1, groups=len(weight)).to(weight)
+    conv.weight.data, conv.bias = weight, nn.Parameter(bias)
     return conv
 
 
