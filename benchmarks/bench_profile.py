@@ -1,10 +1,11 @@
 """Where the time of the fastest CPU engines goes, by operator, and how near engines come to what a CPU can do.
 
 The operators: OpenVINO's own counters, one thread, one image of 256 x 256, the least time of each operator over the
-runs: a shared machine makes times longer, never shorter. Bytes are those of an operator's inputs and outputs, each
-counted once, so that the rate is what it would need of memory if no cache held anything. Floating-point operations of
-convolutions and linear layers are two for each MAC that PyTorch counts on the eager network. Also of one thread:
-copying arrays that no cache holds, and copying within the second-level cache.
+images: a shared machine makes times longer, never shorter. The counters are averages since the network was compiled, to
+the microsecond; the time of one image is what it adds to them, so the network is compiled anew after a few. Bytes are
+those of an operator's inputs and outputs, each counted once, so that the rate is what it would need of memory if no
+cache held anything. Floating-point operations of convolutions and linear layers are two for each MAC that PyTorch
+counts on the eager network. Also of one thread: copying arrays that no cache holds, and within the second-level cache.
 
 The ceilings: every engine computes one image on one thread, in turns with a large matrix product in its precision. Two
 times are compared with the engine's, all in CPU time of this process:
@@ -50,6 +51,7 @@ ARITHMETIC = {"Convolution": "convolution", "GroupConvolution": "convolution", "
 """Attention is fused with what is around it into subgraphs, whose rate would say nothing."""
 OPENVINO_NAMES = {"float32": "f32", "bfloat16": "bf16"}
 SMALLEST_COPY = 2**14
+IMAGES_PER_RUN = 4
 
 
 def time_least(call: Callable[[], object], times: int = 30) -> float:
@@ -195,25 +197,28 @@ def count_operations() -> dict[str, float]:
 
 def profile(precision: str, runs: int) -> dict[str, dict[str, float]]:
     """Returns for each type of operator its milliseconds and megabytes, largest first."""
-    compiled = compile_network(precision)
-    request, image = compiled.create_infer_request(), make_images(1).numpy()
-    least: dict[str, float] = defaultdict(lambda: float("inf"))
-    kinds = {}
+    image = make_images(1).numpy()
+    least: dict[int, float] = defaultdict(lambda: float("inf"))
+    names: dict[int, tuple[str, str]] = {}  # by position: each compilation numbers some operators otherwise
     for _ in range(runs):
-        request.infer({0: image})
-        for node in request.get_profiling_info():
-            if node.status == node.Status.EXECUTED:
-                least[node.node_name] = min(least[node.node_name], node.real_time.total_seconds())
-                kinds[node.node_name] = node.node_type
+        compiled = compile_network(precision)
+        request, before = compiled.create_infer_request(), dict[int, float]()
+        for number in range(1, IMAGES_PER_RUN + 1):
+            request.infer({0: image})
+            for position, node in enumerate(request.get_profiling_info()):
+                if node.status == node.Status.EXECUTED:
+                    so_far = number * node.real_time.total_seconds()
+                    if number > 1:  # the first warms up
+                        least[position] = min(least[position], max(0.0, so_far - before[position]))
+                    before[position], names[position] = so_far, (node.node_name, node.node_type)
     rows: dict[str, dict[str, float]] = defaultdict(lambda: {"ms": 0.0, "mb": 0.0, "operators": 0})
     moved = measure_moved(compiled)
-    for name, seconds in least.items():
-        row = rows[kinds[name]]
-        row["ms"], row["mb"], row["operators"] = (
-            row["ms"] + 1e3 * seconds,
-            row["mb"] + moved.get(name, 0),
-            row["operators"] + 1,
-        )
+    for position, seconds in least.items():
+        name, kind = names[position]
+        row = rows[kind]
+        row["ms"] += 1e3 * seconds
+        row["mb"] += moved.get(name, 0)
+        row["operators"] += 1
     return dict(sorted(rows.items(), key=lambda item: -item[1]["ms"]))
 
 
@@ -237,7 +242,7 @@ def count_bytes(port: Any) -> float:
 def main() -> None:
     """Measures, prints and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--runs", type=int, default=20, help=f"compilations, each for {IMAGES_PER_RUN} images")
     parser.add_argument("--rounds", type=int, default=15, help="of the ceilings: three timed images per engine each")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
