@@ -72,7 +72,7 @@ def check_found(
     if any(error is None for error in rejected.values()) or any(file.failed for file in found.unused):
         return
     if len(inputs) == 1 and inputs[0].is_file():
-        raise UsageError(f"{inputs[0]} is not for this bundle: {_explain_file(found, rejected, spatial_dims)}")
+        raise UsageError(f"{inputs[0]} {_explain_file(found, rejected, spatial_dims)}")
     kinds = "images" if spatial_dims == 2 else "volumes"
     source = f"the {len(inputs)} paths that are given" if len(inputs) > 1 else str(folder)
     others = pluralize(len(found.cases) + len(found.unused), "other file")
@@ -83,8 +83,13 @@ def check_found(
 
 
 def _explain_file(found: FoundInputs, rejected: Mapping[str, CaseError | None], spatial_dims: int) -> str:
-    """Returns why a file that was given alone is not segmented."""
+    """Returns why a file that was given alone is not segmented, as the end of a sentence."""
     for case in found.cases:
+        error = rejected[case.name]
+        detail = "" if error is None else error.detail
         is_slice = case.kind is CaseKind.STILL and spatial_dims == 3
-        return f"{rejected[case.name]}" + ("; give the folder with all slices of its series" if is_slice else "")
-    return next((str(CaseError(file.reason, file.detail)) for file in found.unused), str(Reason.NOT_AN_IMAGE))
+        advice = "; give the folder with all slices of its series" if is_slice else ""
+        return f"is not for this bundle: {detail}{advice}"
+    errors = [CaseError(file.reason, file.detail) for file in found.unused] or [CaseError(Reason.NOT_AN_IMAGE)]
+    is_foreign = errors[0].reason is Reason.FOREIGN_FORMAT
+    return f"cannot be read: {errors[0].detail if is_foreign else errors[0]}"

@@ -38,6 +38,9 @@ def test_a_run_on_a_video_without_the_extra_ends_in_a_line_that_names_it(
     with pytest.raises(UsageError, match=r'1 other file; video .*pip install "mobileutr-monai\[video\]"\)$') as error:
         check_found(find_cases(tmp_path), {}, 2, tmp_path, [])
     assert "\n" not in str(error.value)
+    clip = tmp_path / "clip.mp4"
+    with pytest.raises(UsageError, match=r"clip.mp4 cannot be read: video is not supported; .*\[video\]\"$"):
+        check_found(find_cases([clip]), {}, 2, tmp_path, [clip])
 
 
 def test_a_file_that_is_given_alone_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -48,7 +51,7 @@ def test_a_file_that_is_given_alone_is_named_with_what_to_do(tmp_path: Path) -> 
     with pytest.raises(UsageError) as error:
         check_found(found, suitability.reject_all(found), 3, tmp_path, [first])
     assert str(error.value) == (
-        f"{first} is not for this bundle: not for this bundle's dimensions: DICOM still, a 2D image or cine; the "
+        f"{first} is not for this bundle: DICOM still, a 2D image or cine; the "
         "bundle takes volumes; give the folder with all slices of its series"
     )
     flat = Suitability(2, ["US"])
