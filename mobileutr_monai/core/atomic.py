@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-__all__ = ["hash_file", "temporary_path", "write_atomic", "write_text"]
+__all__ = ["hash_file", "is_temporary", "temporary_path", "write_atomic", "write_text"]
 
 _CHUNK_BYTES = 2**20
+_TEMPORARY = ".tmp"
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -28,7 +29,12 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def temporary_path(path: Path) -> Path:
     """Returns the name that a file has while it is written; one that is left was being written by a killed run."""
-    return path.with_name(f"{path.name}.tmp")
+    return path.with_name(f"{path.name}{_TEMPORARY}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name of ``temporary_path``."""
+    return path.name.endswith(_TEMPORARY)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from mobileutr_monai.core.atomic import hash_file
+from mobileutr_monai.core.atomic import hash_file, is_temporary
 
 __all__ = [
     "IN_THE_WAY",
@@ -121,9 +121,10 @@ class OutputFolder:
         other.find_staged(stem).rename(self.find_staged(stem))
 
     def list_staged(self, stem: str) -> dict[str, str]:
-        """Returns ending -> SHA-256 of what was staged for a case."""
+        """Returns ending -> SHA-256 of what was staged for a case, without what a killed process was writing."""
         base = self.find_staged(stem) / stem
         found = (path for path in base.parent.iterdir() if path.is_file() and path.name.startswith(base.name))
+        found = (path for path in found if not is_temporary(path))
         return {path.name[len(base.name) :]: hash_file(path) for path in found}
 
     def find_obstacle(self, stem: str, files: Mapping[str, str]) -> str:
