@@ -3,8 +3,9 @@
     python benchmarks/bench_scale.py --numbers 10 1000 --ray 10 1000 --output benchmarks/results/scale.json
 
 A threshold stands in for the network, so that what is measured is the rest: listing, handing out, decoding small
-images, writing masks, the report. The cluster is one node on this machine. Seconds of the processors are counted
-besides those of the clock, since other programs may share the machine.
+images, writing masks, the report, on a file system in memory where there is one. The cluster is one node on this
+machine. Seconds of the processors are counted besides those of the clock, since other programs may share the machine:
+those of the command by the system when it has ended, those of actors, which are killed, twenty times a second.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,9 @@ BUNDLE = ROOT / "bundles" / "breast_ultrasound_segmentation"
 INFERER = json.dumps({"_target_": "tests.soak.threshold_inferer.CheapInferer"})
 OPTIONS = ["--image_size", "[32,32]", "--overlays", "False", "--report_page", "False", "--workers", "0"]
 MIB = 2**20
-SAMPLE_SECONDS = 0.5
+CPU_SECONDS, MEMORY_SECONDS, TOLD_SECONDS = 0.05, 0.5, 30.0
+"""Between two looks, and between two lines about how far a run is."""
+IN_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 def main() -> None:
@@ -47,21 +54,29 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="scale") as name:
+    with tempfile.TemporaryDirectory(prefix="scale", dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as name:
         work = Path(name)
-        for number in arguments.numbers:
+        for number in sorted({*arguments.numbers, *arguments.ray}):
+            tell(f"{number} images are made")
             source = make_images(work, number)
-            runs.append({"inputs": number, "how": "folder", **measure(work, source)})
-            print(runs[-1], file=sys.stderr, flush=True)
             listed = ["--file_list", str(make_list(work, source))]
-            runs.append({"inputs": number, "how": "list", **measure(work, source, *listed)})
-            print(runs[-1], file=sys.stderr, flush=True)
+            kinds: dict[str, Callable[[], dict[str, Any]]] = {}
+            if number in arguments.numbers:
+                kinds["folder"] = partial(measure, work, source)
+                kinds["list"] = partial(measure, work, source, *listed)
             if number in arguments.ray:
-                runs.append(
-                    {"inputs": number, "how": "list, Ray", **measure_ray(work, source, listed, arguments.actors)}
-                )
-                print(runs[-1], file=sys.stderr, flush=True)
-            write(arguments, runs)
+                kinds["list, Ray"] = partial(measure_ray, work, source, listed, arguments.actors)
+            for how, run in kinds.items():
+                tell(f"{number} inputs, {how}")
+                runs.append({"inputs": number, "how": how, **run()})
+                tell(str(runs[-1]))
+                write(arguments, runs)
+            shutil.rmtree(source)
+
+
+def tell(text: str) -> None:
+    """Says how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def write(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
@@ -107,10 +122,11 @@ def measure(work: Path, source: Path, *options: str, others: Cluster | None = No
     command += ["--inferer", INFERER, *OPTIONS, "--dataset_dir", str(source), "--output_dir", str(output), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.monotonic()
+    before = ended_cpu()
     process = subprocess.Popen(  # noqa: S603
         command, cwd=BUNDLE, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    watch = Watch(process.pid, others)
+    watch = Watch(process.pid, others, output / "report.csv")
     watch.start()
     _, errors = process.communicate()
     seconds = time.monotonic() - started
@@ -120,7 +136,14 @@ def measure(work: Path, source: Path, *options: str, others: Cluster | None = No
         raise SystemExit(f"error: the run ended with {process.returncode}: {errors.decode()[-2000:]}")
     with (output / "report.csv").open() as file:
         cases = sum(1 for _ in file) - 1
-    return {"cases": cases, "seconds": round(seconds, 1), **watch.found()}
+    driver = round(ended_cpu() - before, 2)
+    return {"cases": cases, "seconds": round(seconds, 1), "driver_cpu_seconds": driver, **watch.found()}
+
+
+def ended_cpu() -> float:
+    """Returns the seconds of the processors of all processes that this one has started, and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure_ray(work: Path, source: Path, options: list[str], actors: int) -> dict[str, Any]:
@@ -135,38 +158,52 @@ def measure_ray(work: Path, source: Path, options: list[str], actors: int) -> di
 
 
 class Watch(threading.Thread):
-    """Looks at the processes of a run now and then."""
+    """Looks at the processes of a run now and then, and says how far it is."""
 
-    def __init__(self, driver: int, cluster: Cluster | None) -> None:
+    def __init__(self, driver: int, cluster: Cluster | None, report: Path) -> None:
         super().__init__(daemon=True)
-        self.driver, self.cluster = psutil.Process(driver), cluster
+        self.driver, self.cluster, self.report = psutil.Process(driver), cluster, report
         self.ended = threading.Event()
         self.memory: dict[str, list[int]] = {"driver": [], "actor": []}
-        self.cpu: dict[str, dict[int, float]] = {"driver": {}, "actor": {}}
+        self.actor_cpu: dict[int, float] = {}
+        self._actors: list[psutil.Process] = []
 
     def run(self) -> None:
-        while not self.ended.wait(SAMPLE_SECONDS):
-            try:
-                self._look("driver", [self.driver, *self.driver.children(recursive=True)])
-                if self.cluster is not None:
-                    self._look("actor", [process for node in self.cluster.nodes for process in node.actors()])
-            except psutil.Error:
-                continue
+        look_at, tell_at = time.monotonic(), time.monotonic() + TOLD_SECONDS
+        while not self.ended.wait(CPU_SECONDS):
+            for process in self._actors:
+                with suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self.actor_cpu[process.pid] = times.user + times.system
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + MEMORY_SECONDS
+                with suppress(psutil.Error):
+                    self._look()
+            if time.monotonic() >= tell_at and self.report.is_file():
+                tell_at = time.monotonic() + TOLD_SECONDS
+                lines = self.report.read_bytes().count(b"\n")
+                tell(f"  {lines - 1} cases are done")
 
-    def _look(self, name: str, processes: list[psutil.Process]) -> None:
-        for process in processes:
-            times = process.cpu_times()
-            self.cpu[name][process.pid] = times.user + times.system
-        self.memory[name].append(max((process.memory_full_info().pss for process in processes), default=0))
+    def _look(self) -> None:
+        self.memory["driver"].append(find_most_memory([self.driver, *self.driver.children(recursive=True)]))
+        if self.cluster is not None:
+            self._actors = [process for node in self.cluster.nodes for process in node.actors()]
+            self.memory["actor"].append(find_most_memory(self._actors))
 
     def found(self) -> dict[str, Any]:
-        result = {}
+        result: dict[str, Any] = {}
+        if self.actor_cpu:
+            result["actor_cpu_seconds"] = round(sum(self.actor_cpu.values()), 2)
         for name, values in self.memory.items():
             if any(values):
-                result[f"{name}_cpu_seconds"] = round(sum(self.cpu[name].values()), 1)
                 result[f"{name}_peak_mib"] = max(values) // MIB
                 result[f"{name}_mib_halfway"] = values[len(values) // 2] // MIB
         return result
+
+
+def find_most_memory(processes: list[psutil.Process]) -> int:
+    """Returns the most bytes that one of some processes has, of shared ones its part."""
+    return max((process.memory_full_info().pss for process in processes), default=0)
 
 
 if __name__ == "__main__":

@@ -324,11 +324,12 @@ def make_scale(machine: str) -> str:
     """Batch inference against the number of inputs, without a network."""
     result = read("scale", machine)
     runs = result["runs"]
-    head = ["run", "inputs", "CPU s of the command", "of the actor", "MiB of the command", "of the actor"]
+    head = ["run", "inputs", "seconds", "CPU s of the command", "of the actor", "MiB of the command", "of the actor"]
     rows = [
         [
             run["how"],
             f"{run['inputs']:,}",
+            f"{run['seconds']:.0f}",
             f"{run['driver_cpu_seconds']:.1f}",
             f"{run['actor_cpu_seconds']:.1f}" if "actor_cpu_seconds" in run else "",
             str(run["driver_peak_mib"]),

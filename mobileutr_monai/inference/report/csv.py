@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -170,7 +170,7 @@ class ReportTable:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Adds the rows of a case, and forces them to the disk: files get their names behind them."""
-        texts = [{key: "" if value is None else str(value) for key, value in asdict(row).items()} for row in rows]
+        texts = [{key: "" if value is None else str(value) for key, value in vars(row).items()} for row in rows]
         for text in texts:
             text.update({key: _shorten(text[key]) for key in _FROM_FILES})
         with self.path.open("ab") as file:
