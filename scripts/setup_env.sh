@@ -20,7 +20,11 @@ find_python() {
 
 install_project() { # $1: extras, for example [dev]
     local stamp
-    for stamp in ".venv/installed[dev]" ".venv/installed$1"; do # the first has all that the others have
+    local stamps=(".venv/installed$1" ".venv/installed[dev,servers]") # the second has all that the others have
+    if [ "$1" != "[dev,servers]" ]; then
+        stamps+=(".venv/installed[dev]")
+    fi
+    for stamp in "${stamps[@]}"; do
         if [ -f "$stamp" ] && cmp -s "$stamp" <(cat setup.cfg constraints.txt); then
             return
         fi
@@ -35,5 +39,5 @@ install_project() { # $1: extras, for example [dev]
     .venv/bin/python -m pip install --quiet --upgrade pip
     .venv/bin/python -m pip install --quiet -r constraints.txt
     .venv/bin/python -m pip install --quiet --editable ".$1"
-    cat setup.cfg constraints.txt >"$stamp"
+    cat setup.cfg constraints.txt >".venv/installed$1"
 }

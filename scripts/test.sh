@@ -2,7 +2,10 @@
 # Checks and tests: bash scripts/test.sh [--all | --rest | PYTEST ARGUMENTS]
 # Without an option: the checks and the quick tests. --all: the checks and all tests. --rest: what --all adds.
 source "$(dirname "$0")/setup_env.sh"
-install_project "[dev]"
+case "${1:-}" in
+--all | --rest) install_project "[dev,servers]" ;; # a Ray cluster, and servers of object storage
+*) install_project "[dev]" ;;
+esac
 # Waiting threads of torch must not spin: two processes on two cores slow each other down twenty times.
 export OMP_WAIT_POLICY=PASSIVE
 
