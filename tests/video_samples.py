@@ -18,6 +18,7 @@ def write_video(
     times: Sequence[float] = (),
     codec: str = "mpeg4",
     rotation: int = 0,
+    title: str = "",
 ) -> Path:
     """Writes RGB pictures of one size, the container by the path's suffix.
 
@@ -28,6 +29,7 @@ def write_video(
     import av
 
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=25, options={"qscale": "1"} if codec == "mpeg4" else {})
         if rotation:
             stream.set_display_rotation(rotation)

@@ -81,7 +81,10 @@ def overwrite(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", CODECS)
-@pytest.mark.parametrize(("damage", "message"), [(cut_off, "cut off: "), (overwrite, "frame [0-9] cannot be decoded")])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(cut_off, "cut off: "), (overwrite, "frame [0-9] cannot be decoded|is damaged at byte")],
+)
 def test_damage_is_an_error_and_not_fewer_frames(
     suffix: str, damage: Callable[[bytes], bytes], message: str, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -118,3 +121,16 @@ def test_a_video_that_is_too_long_or_large_is_refused_before_it_is_decoded(
     monkeypatch.setattr(video_frames, "MAX_IMAGE_PIXELS", math.prod(SIZE) - 1)
     with pytest.raises(ValueError, match=r"160 x 120 pixels are declared, limit 19199"):
         next(iter_video(path))
+
+
+def test_a_title_that_is_not_utf_8_does_not_matter(pictures: list[Image.Image], tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", pictures[:2], title="Muellerx")
+    path.write_bytes(path.read_bytes().replace(b"Muellerx", "Müller x".encode("latin-1")))
+    assert len(list(iter_video(path))) == 2
+
+
+def test_an_unknown_codec_is_an_error_that_says_what_to_do(pictures: list[Image.Image], tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", pictures[:2])
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/ASP", b"V_ZZZZZ/ISO/ASP"))
+    with pytest.raises(ValueError, match=r"no decoder for its codec; save it as H\.264"):
+        list(iter_video(path))

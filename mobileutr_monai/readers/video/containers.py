@@ -1,4 +1,4 @@
-"""How long a video file says that it is: whether it was cut off, which decoders may not notice.
+"""How long a video file says that it is: whether it was cut off or has a gap, which decoders may not notice.
 
 MP4 and MOV: ISO/IEC 14496-12, boxes. AVI: RIFF chunks. Matroska and WebM: RFC 8794 (EBML) and RFC 9559.
 """
@@ -12,14 +12,29 @@ from typing import IO
 __all__ = ["check_length"]
 
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+# Of seeking, info, tracks, cues, attachments, chapters and tags; CRC-32 and void.
+_ANYWHERE = frozenset((0xBF, 0xEC))
+_SEGMENT_PARTS = _ANYWHERE | {
+    0x114D9B74,
+    0x1549A966,
+    0x1654AE6B,
+    0x1C53BB6B,
+    0x1941A469,
+    0x1043A770,
+    0x1254C367,
+    _CLUSTER,
+}
+# Timestamp, silent tracks, position, previous size, blocks.
+_CLUSTER_PARTS = _ANYWHERE | {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}
+_UNKNOWN = -1
 
 
 def check_length(path: Path) -> None:
     """Checks that a file is as long as its parts declare.
 
     Raises:
-        ValueError: it is shorter, or empty.
+        ValueError: it is shorter or empty, or its parts do not follow one another.
     """
     size = path.stat().st_size
     if not size:
@@ -31,6 +46,8 @@ def check_length(path: Path) -> None:
             declared = _measure(start, file, size)
         except (struct.error, IndexError):  # what cannot be made out is left to the decoder
             declared = size
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     if declared > size:
         raise ValueError(f"{path}: the file is cut off: {size} bytes, {declared} declared; copy or export it again")
 
@@ -70,20 +87,45 @@ def _measure_riff(file: IO[bytes], size: int) -> int:
 
 
 def _measure_matroska(file: IO[bytes], size: int) -> int:
-    place = 0
+    """Walks through the segment's parts, too: a demuxer leaves out frames where these do not follow one another.
+
+    Raises:
+        ValueError: they do not.
+    """
+    place, segment = 0, (0, 0)
     for _ in range(2):  # the header, then the segment with everything else
-        file.seek(place)
-        head = file.read(12)
-        width = _count_bytes(head[0])
-        identifier = int.from_bytes(head[:width], "big")
-        bits = _count_bytes(head[width])
-        length = int.from_bytes(head[width : width + bits], "big") & ((1 << 7 * bits) - 1)
-        if length == (1 << 7 * bits) - 1:  # unknown, as in a stream
+        identifier, inside, place = _read_element(file, place)
+        if place == _UNKNOWN:  # as in a stream
             return size
-        place += width + bits + length
         if identifier == _SEGMENT:
-            return place
-    return size
+            segment = inside, place
+    if place <= size:
+        _walk(file, *segment)
+    return place
+
+
+def _walk(file: IO[bytes], place: int, end: int, allowed: frozenset[int] = _SEGMENT_PARTS) -> None:
+    while place < end:
+        start = place
+        identifier, inside, place = _read_element(file, place)
+        if place == _UNKNOWN:
+            return
+        if identifier not in allowed or place > end:
+            raise ValueError(f"the file is damaged at byte {start}; copy or export it again")
+        if identifier == _CLUSTER:
+            _walk(file, inside, place, _CLUSTER_PARTS)
+
+
+def _read_element(file: IO[bytes], place: int) -> tuple[int, int, int]:
+    """Returns an element's identifier, and where its content begins and ends; ``_UNKNOWN`` if it does not say."""
+    file.seek(place)
+    head = file.read(12)
+    width = _count_bytes(head[0])
+    bits = _count_bytes(head[width])
+    inside = place + width + bits
+    length = int.from_bytes(head[width : width + bits], "big") & ((1 << 7 * bits) - 1)
+    end = _UNKNOWN if length == (1 << 7 * bits) - 1 else inside + length
+    return int.from_bytes(head[:width], "big"), inside, end
 
 
 def _count_bytes(first: int) -> int:

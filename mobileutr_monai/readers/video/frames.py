@@ -72,10 +72,12 @@ def iter_video(path: str | Path, start: int = 0) -> Iterator[VideoFrame]:
     count, first = 0, math.nan
     shape: tuple[int, ...] = ()
     try:
-        with av.open(str(path), container_options=_CONTAINER_OPTIONS) as container:
+        with av.open(str(path), container_options=_CONTAINER_OPTIONS, metadata_errors="replace") as container:
             stream: Any = container.streams.best("video")
             if stream is None:
                 raise ValueError(f"{path}: the file has no video")
+            if stream.codec_context is None:
+                raise ValueError(f"{path}: no decoder for its codec; save it as H.264, for example with ffmpeg")
             _check_stream(path, stream)
             stream.thread_type = "NONE"
             stream.codec_context.options = _DECODER_OPTIONS
