@@ -3,6 +3,7 @@
 An engine is accepted if at most 0.1 % of the pixels of all cases differ, at the images' own size, and if the mean Dice
 over cases and labels changes by under 0.002. One that is not accepted is refused by the runner for this bundle. Writes
 ``results/engines.json`` and the id ``engine_parity`` of ``configs/inference.json``, as ``render_bundles.py`` does.
+With ``--file`` a file of ``mobileutr export`` is compared instead, and nothing is written.
 
 Example::
 
@@ -15,34 +16,49 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from calibrate_bundle import measure_dice
+from monai.utils import convert_to_tensor
 from score_bundle import Scorer, resolve
 from tqdm import tqdm
 
 from mobileutr_monai.core.atomic import hash_file
+from mobileutr_monai.core.choices import SUFFIXES
 from mobileutr_monai.core.limits import MAX_MISMATCH_PERCENT
-from mobileutr_monai.export.formats import require
+from mobileutr_monai.export.formats import FORMATS, require
 from mobileutr_monai.inference.engines.choice import DEFAULT_ENGINE, LARGEST_DICE_CHANGE, find_versions
-from mobileutr_monai.inference.engines.table import ENGINES, start_engine
+from mobileutr_monai.inference.engines.table import ENGINES, Predictor, start_engine
 
 
-def compare_engines(scorer: Scorer, names: Sequence[str], items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the verdict on each engine.
+def start_engines(scorer: Scorer, names: Sequence[str]) -> dict[str, Predictor]:
+    """Returns the predictors of engines."""
+    segmenter = scorer.segmenter
+    batch_size = int(getattr(segmenter.inferer, "sw_batch_size", 1))
+    return {name: start_engine(name, segmenter.network, segmenter.device, batch_size) for name in names}
+
+
+def open_file(path: Path) -> Predictor:
+    """Returns what runs an exported network."""
+    (kind,) = (FORMATS[name] for name, suffix in SUFFIXES.items() if suffix == path.suffix)
+    run, _ = kind.open(path)
+    return lambda images: torch.from_numpy(run(convert_to_tensor(images, track_meta=False).numpy()))
+
+
+def compare_engines(
+    scorer: Scorer, others: Mapping[str, Predictor], items: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Returns the verdict on each predictor, by its name.
 
     Args:
         items: ``image`` and ``label`` of the cases, as paths.
     """
-    segmenter = scorer.segmenter
-    batch_size = int(getattr(segmenter.inferer, "sw_batch_size", 1))
-    predictors = {
-        name: start_engine(name, segmenter.network, segmenter.device, batch_size) for name in (DEFAULT_ENGINE, *names)
-    }
+    segmenter, names = scorer.segmenter, list(others)
+    predictors = {**start_engines(scorer, [DEFAULT_ENGINE]), **others}
     differing = dict.fromkeys(names, 0)
     worst = dict.fromkeys(names, 0.0)
     dice: dict[str, list[float]] = {name: [] for name in predictors}
@@ -114,11 +130,14 @@ def main() -> None:
         "cases (default: those that auto chooses among on the device)",
     )
     parser.add_argument("--limit", type=int, help="only every n-th case, so that at most this many are compared")
+    parser.add_argument(
+        "--file", type=Path, help="an exported network (.xml, .onnx, .ts) to compare instead of engines"
+    )
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)
     usual = [name for name in names if device.type in ENGINES[name].devices]
-    compared = arguments.engines or usual
+    compared = [] if arguments.file else arguments.engines or usual
     for name in compared:
         require(ENGINES[name].packages, ENGINES[name].extra, f"engine {name}")
     scorer = Scorer(arguments.bundle, {"device": device})
@@ -126,6 +145,10 @@ def main() -> None:
     listed = datalist[arguments.section]
     step = -(-len(listed) // arguments.limit) if arguments.limit else 1
     items = [resolve(item, arguments.dataset_dir) for item in listed[::step]]
+    if arguments.file:
+        verdict = compare_engines(scorer, {arguments.file.name: open_file(arguments.file)}, items)
+        print(json.dumps({"cases": len(items), "of": len(listed), **verdict}, indent=1))
+        return
     output = arguments.bundle / "results" / "engines.json"
     subject = {"weights_sha256": hash_file(scorer.weights), "settings": scorer.settings}
     cases = {"datalist": arguments.datalist.name, "section": arguments.section}
@@ -136,7 +159,7 @@ def main() -> None:
         "versions": find_versions(),
     }
     earlier, measured = read_earlier(output, subject, cases)
-    engines = earlier | compare_engines(scorer, compared, items)
+    engines = earlier | compare_engines(scorer, start_engines(scorer, compared), items)
     measured |= dict.fromkeys(compared, how)
     verdicts = {**subject, "engines": {name: engines[name] for name in names if name in engines}}
     results = {

@@ -99,8 +99,8 @@ EXPORT_FORMATS = (*SUFFIXES, WEB)
 """Names for ``export --format``."""
 
 
-def check_export(file_format: str, output: Path, end_to_end: bool) -> None:
-    """Checks that a file's name and ``--end-to-end`` go with a format.
+def check_export(file_format: str, output: Path, end_to_end: bool, int8: Path | None = None) -> None:
+    """Checks that a file's name, ``--end-to-end`` and ``--int8`` go with a format, and that the latter is a folder.
 
     Raises:
         ValueError: they do not.
@@ -110,6 +110,12 @@ def check_export(file_format: str, output: Path, end_to_end: bool) -> None:
         raise ValueError(f"--output must end in {suffix} for {file_format}, got {output}")
     if end_to_end and file_format not in END_TO_END:
         raise ValueError(f"--end-to-end is for --format {' and '.join(END_TO_END)}, not {file_format}; leave it out")
+    if int8 is None:
+        return
+    if file_format != "openvino" or end_to_end:
+        raise ValueError("--int8 is for --format openvino without --end-to-end; leave one of them out")
+    if not int8.is_dir():
+        raise ValueError(f"--int8 takes a folder of images, got {int8}")
 
 
 def parse_formats(given: str | Sequence[str]) -> Formats:

@@ -27,6 +27,7 @@ from mobileutr_monai.core.model_settings import read_settings
 from mobileutr_monai.core.text import NOTICE, pluralize
 from mobileutr_monai.export.end_to_end import EndToEndModel, check_preprocessing
 from mobileutr_monai.export.formats import FORMATS, convert_to_openvino, describe_ranges, require, save_onnx
+from mobileutr_monai.export.int8 import EXTRA, INT8, PACKAGES, collect_inputs, quantize, split_images
 from mobileutr_monai.export.label_pixels import label_pixels
 from mobileutr_monai.export.prepare import quiet
 from mobileutr_monai.networks import fold_network, load_weights
@@ -63,6 +64,7 @@ def export_bundle(
     weights: Path | None = None,
     *,
     with_probabilities: bool = False,
+    int8: Path | None = None,
 ) -> Exported:
     """Writes a bundle's network, reopens it, compares, and keeps it if its label maps are the bundle's.
 
@@ -74,14 +76,18 @@ def export_bundle(
         end_to_end: bake pre- and postprocessing in: ONNX and OpenVINO of 2D bundles.
         weights: state dict to use instead of the bundle's own.
         with_probabilities: an end-to-end file has a second output, ``probabilities``.
+        int8: folder of images like those of the training: an OpenVINO file is quantised with most of them, and
+            compared on the others as well.
 
     Raises:
         FileNotFoundError: there is no such bundle, or it has no weights.
         ValueError: the format is not for this, a package is missing, weights do not fit, or the label maps differ.
     """
     kind = FORMATS[file_format]
-    check_export(file_format, output, end_to_end)
+    check_export(file_format, output, end_to_end, int8)
     require(kind.packages, kind.extra, f"--format {file_format}")
+    if int8 is not None:
+        require(PACKAGES, EXTRA, "--int8")
     parser = _read_bundle(bundle, weights or bundle / "models" / "model.pt")
     segmenter, path = parser.get_parsed_content("segmenter"), weights or Path(parser.get_parsed_content("weights"))
     load_weights(segmenter.network, path)
@@ -91,7 +97,10 @@ def export_bundle(
     if segmenter.spatial_dims not in kind.spatial_dims:
         raise ValueError(f"--format {file_format} is for 2D bundles; export this one in another format")
     sides = json.dumps(list(parser.get_parsed_content("image_size"))) if kind.fixed_size else None
+    calibrating, held_out = split_images(int8) if int8 is not None else ([], [])
     facts = _describe(parser, path, segmenter, end_to_end, sides)
+    if int8 is not None:
+        facts["precision"] = INT8
     logger.warning("exporting %s as %s, which may take half a minute", facts["name"], file_format)
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
@@ -103,11 +112,14 @@ def export_bundle(
                 convert_to_openvino(source, made, facts)
         else:
             kind.write(segmenter.network, made, facts)
+        if int8 is not None:
+            logger.warning("calibrating int8 with %s", pluralize(len(calibrating), "image"))
+            quantize(made, collect_inputs(segmenter, calibrating))
         run, found = kind.open(made)
         if found != facts:
             raise ValueError(f"{file_format} does not keep what it was told of the bundle; report this as a fault")
         samples = _find_samples(bundle)
-        paths = samples or list(_make_inputs(Path(folder), segmenter.spatial_dims))
+        paths = [*samples, *held_out] or list(_make_inputs(Path(folder), segmenter.spatial_dims))
         logger.warning("comparing it with the bundle on %s", pluralize(len(paths), "image"))
         if end_to_end:
             clean = parser.get_parsed_content("keep_largest_pieces") if parser.get("largest_piece", False) else None
@@ -123,7 +135,7 @@ def export_bundle(
             "facts": facts,
             "sha256": {part.name: hash_file(part) for part in kind.files(made)},
             "compared_with": "the bundle in float32 by torch, label maps at the images' own size",
-            "images": [path.name for path in samples]
+            "images": [path.name for path in (*samples, *held_out)]
             or f"{pluralize(len(paths), 'seeded one')}: the bundle ships no samples",
             **compared,
             "limit_percent": MAX_MISMATCH_PERCENT,

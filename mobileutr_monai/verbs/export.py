@@ -45,6 +45,13 @@ def add_verb(verbs: Any) -> None:
     export.add_argument(
         "--end-to-end", action="store_true", help="include pre- and postprocessing (onnx, openvino; 2D)"
     )
+    export.add_argument(
+        "--int8",
+        type=Path,
+        metavar="DIR",
+        help="openvino: linear layers and attention in int8, calibrated on this folder of images like those of the "
+        "training; the file is kept only if its masks are the bundle's",
+    )
     export.add_argument("--weights", type=Path, help="state dict to use instead of the bundle's models/model.pt")
     export.add_argument("--overwrite", action="store_true", help="replace an existing file, or page")
     export.set_defaults(verb=_export)
@@ -65,12 +72,19 @@ def _export(options: argparse.Namespace) -> int:
         if len(options.bundles) > 1:
             raise ValueError(f"several bundles are for --format web; for {options.format} export one at a time")
         raise ValueError("--onnxruntime-web is for --format web; leave it out")
-    check_export(options.format, options.output, options.end_to_end)
+    check_export(options.format, options.output, options.end_to_end, options.int8)
     require_file(options.weights, "weights")
     keep_existing(options.output, options.overwrite)
     from mobileutr_monai.export.bundle import export_bundle
 
-    made = export_bundle(options.bundles[0], options.format, options.output, options.end_to_end, options.weights)
+    made = export_bundle(
+        options.bundles[0],
+        options.format,
+        options.output,
+        options.end_to_end,
+        options.weights,
+        int8=options.int8,
+    )
     content = made.content
     for path in made.files:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, weights {content['facts']['weights_sha256'][:12]}")
