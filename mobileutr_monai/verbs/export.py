@@ -65,6 +65,8 @@ def _export(options: argparse.Namespace) -> int:
     for bundle in options.bundles:
         require_configs(bundle)
     if options.format == WEB:
+        if options.int8 is not None:
+            raise ValueError("--int8 is for --format openvino without --end-to-end; leave one of them out")
         from mobileutr_monai.verbs.web import export_web
 
         return export_web(options)
