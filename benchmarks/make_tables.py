@@ -289,6 +289,50 @@ def make_peers(machine: str) -> str:
     return to_table(head, rows) + describe(result)
 
 
+RECIPE = {
+    "breast": "the recipe",
+    "breast_without_affine": "without rotation, shear, zoom and shift",
+    "breast_without_bars": "without bars next to the image",
+    "breast_without_gamma": "without gamma and contrast",
+    "breast_without_ultrasound": "without uneven gain, gain by depth and speckle",
+    "breast_without_marks": "without painted calipers and text",
+    "breast_without_blur": "without blur, sharpening and noise",
+    "breast_with_elastic": "with elastic deformation",
+    "breast_with_copy_paste": "with lesions copied onto normal images",
+    "polish": "at 256 pixels",
+    "polish_320": "at 320 pixels",
+    "polish_normals": "18 instead of 8 % normal images",
+    "polish_normals_copy_paste": "the same, lesions copied onto half of them",
+}
+"""Run of a plan -> what differs."""
+
+
+def make_recipe(plan: str) -> str:
+    """Trainings of a plan that differ by one part of the recipe."""
+    runs = read("recipe", "")[plan]
+
+    def tell(summary: dict[str, Any] | None) -> str:
+        if summary is None:
+            return "-"
+        mean, low, high = (f"{100 * value:.1f}" for value in (summary["mean"], *summary["interval"]))
+        return f"{mean} ({low} to {high})"
+
+    rows = [
+        [
+            RECIPE[name],
+            f"{100 * run['validation']['mean']:.1f}",
+            tell(run["validation"].get("gain")),
+            *(f"{100 * run['sets'][of]:.1f}" for of in ("busi", "busbra")),
+            f"{100 * run['validation_letterboxed']['mean']:.1f}",
+            tell(run["validation_letterboxed"].get("gain")),
+            "{} of {}".format(*run["normal_images_outlined"]),
+        ]
+        for name, run in runs.items()
+    ]
+    head = ["training", "Dice %", "gain, points", "BUSI (45)", "BUS-BRA (110)"]
+    return to_table([*head, "between bars: Dice %", "gain, points", "normal images outlined"], rows)
+
+
 def make_active_learning(machine: str) -> str:
     """Strategies of MONAI Label by the number of annotated images."""
     result = read("active_learning", machine)
@@ -377,6 +421,8 @@ TABLES: dict[str, Callable[[str], str]] = {
     "training_step": make_training_step,
     "memory": make_memory,
     "peers": make_peers,
+    "ablations": lambda _: make_recipe("ablations"),
+    "polishes": lambda _: make_recipe("polishes"),
     "active_learning": make_active_learning,
     "scale": make_scale,
     "ray_kills": make_ray_kills,

@@ -37,6 +37,10 @@ if [ "${1:-}" = --install ]; then # for continuous integration: the environment 
     exit
 fi
 [ $# -ge 2 ] || usage "BUNDLE and STUDIES are needed"
+for place in "$1" "$caller/$1" "bundles/$1"; do
+    [ -d "$place/configs" ] && break
+done
+[ -d "$place/configs" ] || usage "'$1' is neither the folder of a bundle nor a name in bundles/"
 install_monai_label
 # Paths are those of the caller's folder.
 MOBILEUTR_CALLER=$caller exec .venv-label/bin/python -m mobileutr_monai.monai_label "$@"

@@ -32,6 +32,10 @@ from mobileutr_monai.datasets.datalist import load_datalist
             "min_peak must be from 0 to 1, got 2",
         ),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--set", "min_peak=high"), "min_peak must be a number"),
+        (
+            ("predict", "BUNDLE", "FOLDER", "--output", "out", "--set", "image_size=large"),
+            "image_size must be 2 whole numbers, such as [256, 256], got 'large'",
+        ),
         (("predict", "BUNDLE", "FOLDER", "--output", "out", "--set", "tta=maybe"), "tta must be true or false"),
         (("predict", "BUNDLE", "", "--output", "out"), "is empty; give a path"),
         (("predict", "BUNDLE", "FOLDER", "--output", ""), "is empty; give a path"),

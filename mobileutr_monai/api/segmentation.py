@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from mobileutr_monai.api.inputs import ImageInput, TemporaryFolder, save_input
 from mobileutr_monai.api.result import SegmentationResult, SegmentedCase
@@ -109,6 +110,7 @@ class BundleSegmenter:
 
         Raises:
             FileNotFoundError: there is no such folder.
+            TypeError: ``images`` is one image.
             ValueError: ``workers`` is negative.
 
         Example::
@@ -118,6 +120,8 @@ class BundleSegmenter:
         """
         if workers < 0:
             raise ValueError(f"workers must be 0 or more, got {workers}")
+        if isinstance(images, (np.ndarray, torch.Tensor, Mapping)) or not isinstance(images, (str, Path, Iterable)):
+            raise TypeError(f"many() takes a folder or a list of images, got {type(images).__name__}; give a list")
         if isinstance(images, (str, Path)):
             if not Path(images).is_dir():
                 raise FileNotFoundError(f"no folder {str(images)!r}; give a list for single images")

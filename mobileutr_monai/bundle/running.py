@@ -102,7 +102,7 @@ def open_workflow(
 
 
 def _check_kind(key: str, default: Any, value: Any) -> None:
-    """Checks that a value which replaces a truth value or a number is one; any text would count as true.
+    """Checks that a value which replaces a truth value, a number or a size is one; any text would count as true.
 
     Raises:
         ValueError: it is not.
@@ -114,6 +114,10 @@ def _check_kind(key: str, default: Any, value: Any) -> None:
             raise ValueError(f"{key} must be true or false, got {value!r}")
     elif isinstance(default, (int, float)) and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ValueError(f"{key} must be a number, got {value!r}")
+    elif isinstance(default, list) and default and all(isinstance(side, int) for side in default):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(default)
+        if not is_list or not all(isinstance(side, int) for side in value):
+            raise ValueError(f"{key} must be {len(default)} whole numbers, such as {default}, got {value!r}")
 
 
 def find_weights(bundle: Path, overrides: Mapping[str, Any]) -> Path:

@@ -15,7 +15,7 @@ __all__ = ["add_verb"]
 
 def add_verb(verbs: Any) -> None:
     """Adds the verb to the command's parser."""
-    predict = verbs.add_parser("predict", help="segment a folder of images, NIfTI or DICOM with a bundle")
+    predict = verbs.add_parser("predict", help="segment images, videos, NIfTI or DICOM with a bundle")
     predict.add_argument(
         "bundle",
         type=Path,
@@ -28,7 +28,7 @@ def add_verb(verbs: Any) -> None:
         type=location,
         nargs="*",
         metavar="SOURCE",
-        help="files, or folders of images, NIfTI or DICOM, searched with their subfolders; or one address: "
+        help="files, or folders of images, videos, NIfTI or DICOM, searched with their subfolders; or one address: "
         "s3://bucket/prefix, file://, or a DICOMweb server, https://host/dicom-web",
     )
     predict.add_argument(

@@ -314,3 +314,9 @@ def test_the_package_says_its_version_and_what_it_lacks(mobileutr):
     assert mobileutr("--version").stdout.split() == ["mobileutr", mobileutr_monai.__version__]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = mobileutr_monai.nothing
+
+
+@pytest.mark.parametrize("image", [np.zeros((64, 64), np.uint8), Image.new("L", (64, 64)), {"a": 1}, None, 3])
+def test_one_image_is_no_list_of_images(breast, image):
+    with pytest.raises(TypeError, match=r"many\(\) takes a folder or a list of images, got .*; give a list"):
+        breast.many(image)

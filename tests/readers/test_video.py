@@ -99,10 +99,10 @@ def test_damage_is_an_error_and_not_fewer_frames(
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"hello", "cannot be opened or decoded"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "cannot be opened or decoded"),
-        (struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0), "cannot be opened or decoded"),
-        (b"\x1aE\xdf\xa3\x80", "cannot be opened or decoded"),
+        (b"hello", "damaged, or not the video that its name says"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "damaged, or not the video that its name says"),
+        (struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0), "damaged, or not the video that its name says"),
+        (b"\x1aE\xdf\xa3\x80", "damaged, or not the video that its name says"),
     ],
 )
 def test_what_is_no_video_is_an_error(content: bytes, message: str, tmp_path: Path) -> None:

@@ -116,10 +116,15 @@ def foresee(found: FoundInputs, rejected: Mapping[str, CaseError | None], earlie
     """
     for case in found.cases:
         error = rejected[case.name]
-        said, fails = _foresee_case(case, earlier) if error is None else (str(error), not error.skipped)
+        said, fails = _foresee_case(case, earlier) if error is None else (_foresee_error(error), not error.skipped)
         yield Foreseen(f"{case.name}: {case.kind.value}, {said}", fails)
     for file in found.unused:
-        yield Foreseen(f"{file.name}: {file.reason}{f': {file.detail}' if file.detail else ''}", file.failed)
+        error = CaseError(file.reason, file.detail, skipped=not file.failed)
+        yield Foreseen(f"{file.name}: {_foresee_error(error)}", file.failed)
+
+
+def _foresee_error(error: CaseError) -> str:
+    return f"would {'be skipped' if error.skipped else 'fail'}: {error}"
 
 
 def _foresee_case(case: InputCase, earlier: EarlierRun) -> tuple[str, bool]:

@@ -53,7 +53,7 @@ from mobileutr_monai.inference.report.parquet import PARQUET, check_parquet, cle
 from mobileutr_monai.inference.report.row import Row
 from mobileutr_monai.inference.report.thumbnails import clear_thumbnails, thumbnail_path
 from mobileutr_monai.inference.segmenter import Segmenter
-from mobileutr_monai.networks.mobileutr import MobileUtr
+from mobileutr_monai.networks.mobileutr import SIZE_DIVISOR, MobileUtr
 from mobileutr_monai.readers.cases import FoundInputs, InputCase, find_cases
 
 if TYPE_CHECKING:
@@ -377,12 +377,14 @@ class BatchRunner:
             logger.warning("resuming an earlier run: %d of %s done", len(done), pluralize(len(wanted), "case"))
         for file in found.unused:
             ledger.append([unused_row(file)])
-            if file.failed:
+            if file.failed or self.dataset_dir / file.name in self.inputs:
                 logger.warning("%s: %s", file.name, CaseError(file.reason, file.detail))
         for case in found.cases:
             error = rejected[case.name]
             if error is not None:
                 ledger.append([failed_row(case, error)])
+                if self.dataset_dir / case.name in self.inputs:
+                    logger.warning("%s: %s", case.name, error)
         todo = [case for case in wanted if case.name not in done]
         disable = None if progress else True  # None draws the bar on a terminal alone: in a file it would break lines
         try:
@@ -506,6 +508,7 @@ class BatchRunner:
             raise UsageError(f"workers must be 0 or more, got {self.workers}")
         if not 0 <= self.temporal_sigma < math.inf:
             raise UsageError(f"temporal_sigma must be 0 or more frames, got {self.temporal_sigma}")
+        self._check_size()
         if self.time_limit <= 0:
             raise UsageError(f"time_limit must be more than 0 seconds, got {self.time_limit}")
         if self.memory_limit < 0:
@@ -518,6 +521,16 @@ class BatchRunner:
             check_formats(self.formats, self.segmenter.spatial_dims)
         except ValueError as error:
             raise UsageError(str(error)) from None
+
+    def _check_size(self) -> None:
+        """Checks the sides of images or windows that the network is given, where the config has them as a setting."""
+        for name in {"image_size", "roi_size"} & self.settings.keys():
+            size, dims = self.settings[name], self.segmenter.spatial_dims
+            is_size = isinstance(size, (list, tuple)) and len(size) == dims
+            if not is_size or not all(isinstance(side, int) and side > 0 and side % SIZE_DIVISOR == 0 for side in size):
+                raise UsageError(
+                    f"{name} must be {dims} multiples of {SIZE_DIVISOR}, such as {[256] * dims}, got {size!r}"
+                )
 
     def _check_folders(self) -> None:
         try:

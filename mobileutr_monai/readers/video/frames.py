@@ -23,6 +23,7 @@ __all__ = ["VideoFrame", "can_read_video", "iter_video"]
 
 PACKAGE = "av"
 
+_REMEDY = "copy or export the file again"
 _CONTAINER_OPTIONS = {
     # Not playlists, which open other files and addresses.
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm",
@@ -69,10 +70,11 @@ def iter_video(path: str | Path, start: int = 0) -> Iterator[VideoFrame]:
     path = Path(path).absolute()
     check_length(path)
     av.logging.set_level(av.logging.PANIC)
-    count, first = 0, math.nan
+    count, first = -1, math.nan  # a frame's number, from 0, as in the table of frames
     shape: tuple[int, ...] = ()
     try:
         with av.open(str(path), container_options=_CONTAINER_OPTIONS, metadata_errors="replace") as container:
+            count = 0
             stream: Any = container.streams.best("video")
             if stream is None:
                 raise ValueError(f"{path}: the file has no video")
@@ -84,22 +86,24 @@ def iter_video(path: str | Path, start: int = 0) -> Iterator[VideoFrame]:
             with closing(_decode(container, stream)) as frames:
                 for frame in frames:
                     if frame is None or frame.is_corrupt:
-                        raise ValueError(f"{path}: frame {count + 1} is damaged or cut off")
+                        raise ValueError(f"{path}: frame {count} is damaged or cut off; {_REMEDY}")
                     seconds = math.nan if frame.time is None else float(frame.time)
                     first = seconds if math.isnan(first) else first
                     pixels = _to_upright(path, frame)
                     shape = shape or pixels.shape
                     if pixels.shape != shape:
                         sizes = [f"{columns} x {rows}" for rows, columns, _ in (shape, pixels.shape)]
-                        raise ValueError(f"{path}: frame {count + 1} is {sizes[1]} pixels, the first is {sizes[0]}")
+                        raise ValueError(f"{path}: frame {count} is {sizes[1]} pixels, the first is {sizes[0]}")
                     if count >= start:
                         yield VideoFrame(pixels, seconds - first)
                     count += 1
     except av.error.FFmpegError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError from None
-        place = f"frame {count + 1} cannot be decoded" if count else "the video cannot be opened or decoded"
-        raise ValueError(f"{path}: {place}: {error.strerror or type(error).__name__}") from None
+        reason = error.strerror or type(error).__name__
+        if count < 0:
+            raise ValueError(f"{path}: the file is damaged, or not the video that its name says: {reason}") from None
+        raise ValueError(f"{path}: frame {count} cannot be decoded: {reason}; {_REMEDY}") from None
     if not count:
         raise ValueError(f"{path}: the video has no frames")
 

@@ -259,6 +259,21 @@ def test_the_library_neither_prints_nor_exits(make_runner, folder, tmp_path, cap
     assert "Segmenting" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("size", [[100, 100], [256], "large", [256, 0]])
+def test_a_size_that_the_network_cannot_take_ends_the_run_before_it_begins(make_runner, tmp_path, size):
+    runner = make_runner()
+    runner.settings["image_size"] = size
+    with pytest.raises(UsageError, match=r"image_size must be 2 multiples of 16, such as \[256, 256\], got"):
+        runner.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_named_and_not_used_is_said(make_runner, folder, caplog):
+    named = [folder / "a.jpg", folder / "notes.txt"]
+    assert make_runner(inputs=[str(path) for path in named]).run().counts["skipped"] == 1
+    assert "notes.txt: not an image" in [record.getMessage() for record in caplog.records]
+
+
 def test_a_dry_run_names_every_file_and_writes_nothing(make_runner, folder, tmp_path, capsys):
     (folder / "empty.png").touch()
     with pytest.raises(SystemExit) as stop:
@@ -284,9 +299,12 @@ def test_a_dry_run_ends_as_the_run_would(make_runner, folder, tmp_path, samples,
     def read_lines() -> dict[str, str]:
         return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
 
-    assert foresee() == (0, {**dict.fromkeys(IMAGES, "image, would be segmented"), "notes.txt": "not an image"})
+    assert foresee() == (
+        0,
+        {**dict.fromkeys(IMAGES, "image, would be segmented"), "notes.txt": "would be skipped: not an image"},
+    )
     make_runner(report_page=False).main()
-    assert foresee(engine="auto") == (0, {**dict.fromkeys(IMAGES, DONE), "notes.txt": "not an image"})
+    assert foresee(engine="auto") == (0, {**dict.fromkeys(IMAGES, DONE), "notes.txt": "would be skipped: not an image"})
     assert foresee(image_size=[48, 48])[0] == 2  # results of other settings are there
     assert foresee(image_size=[48, 48], overwrite=True)[1]["a.jpg"] == "image, would be segmented"
     # Another content, and a file that is cut off after its header.
