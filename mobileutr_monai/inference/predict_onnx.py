@@ -243,7 +243,8 @@ def _foresee_folder(model: Path, folder: Path, output: Path, overwrite: bool) ->
         fails = fails or said.startswith("would fail")
         print(f"{image.name}: image, {said}")
     for row in found.others:
-        print(f"{row.case}: {row.detail or row.reason}")
+        becomes = "fail" if row.status == "failed" else "be skipped"
+        print(f"{row.case}: would {becomes}: {row.detail or row.reason}")
     print(NOT_DECODED, file=sys.stderr)
     return int(fails)
 

@@ -99,7 +99,7 @@ def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(end_to_end_onnx, 
     for name in ("a.jpg", "a.png", "sub/b.bmp", "broken.png", "empty.png", "notes.txt"):
         assert told[0][name] == told[1][name]
     assert told[0]["a.jpg"] == "image, would be segmented"
-    assert told[0]["study"].startswith("DICOM: an exported file reads images only")
+    assert told[0]["study"].startswith("would be skipped: DICOM: an exported file reads images only")
     assert not (tmp_path / "out").exists()
 
 
