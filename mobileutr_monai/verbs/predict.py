@@ -250,7 +250,8 @@ def _find_source(options: argparse.Namespace) -> tuple[str | Path, list[Path]]:
 def _predict_with_file(options: argparse.Namespace) -> int:
     from mobileutr_monai.inference.predict_onnx import main as predict_onnx
 
-    own = {"bundle", "sources", "output", "verb", "name_of_verb", "no_overlays", "no_page", "dry_run", "overwrite"}
+    own = {"bundle", "sources", "output", "no_overlays", "no_page", "dry_run", "overwrite"}
+    own |= {"verb", "name_of_verb", "is_alone"}  # set by the command itself
     given = [name for name, value in vars(options).items() if name not in own and value not in (None, False)]
     if given:
         raise ValueError(f"--{given[0].replace('_', '-')} is for bundles; an exported file has its settings in it")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -101,6 +103,14 @@ def test_a_dry_run_names_every_file_as_that_of_the_bundle_does(end_to_end_onnx, 
     assert told[0]["a.jpg"] == "image, would be segmented"
     assert told[0]["study"].startswith("would be skipped: DICOM: an exported file reads images only")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_installed_command_takes_it(end_to_end_onnx, folder, tmp_path):
+    command = [sys.executable, "-c", "import sys; from mobileutr_monai.__main__ import command; sys.exit(command())"]
+    arguments = ["predict", str(end_to_end_onnx), str(folder / "sub"), "--output", str(tmp_path / "out")]
+    process = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.startswith("1 case segmented, 0 failed, 0 skipped; see ")
 
 
 def test_one_picture_is_one_case(end_to_end_onnx, folder, tmp_path, mobileutr):
