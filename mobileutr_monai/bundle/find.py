@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import mobileutr_monai
+from mobileutr_monai.core.choices import END_TO_END_SUFFIXES
 
 __all__ = ["BUNDLES_GROUP", "BUNDLES_PACKAGE", "find_bundle", "list_bundles"]
 
@@ -29,7 +30,7 @@ def find_bundle(bundle: str | Path) -> Path:
         FileNotFoundError: there is neither; the message says which names there are.
     """
     path = Path(bundle)
-    if path.exists() or len(path.parts) != 1 or path.suffix in (".onnx", ".xml"):
+    if path.exists() or len(path.parts) != 1 or path.suffix in END_TO_END_SUFFIXES:
         return path
     known = list_bundles()
     if path.name in known:

@@ -92,6 +92,8 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "executor
 END_TO_END = ("onnx", "openvino")
 """Formats of which ``export --end-to-end`` makes files that ``predict`` takes."""
 
+END_TO_END_SUFFIXES = tuple(SUFFIXES[name] for name in END_TO_END)
+
 WEB = "web"
 """Format of an export that is a folder with a page: ``export.web``."""
 

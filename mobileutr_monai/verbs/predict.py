@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mobileutr_monai.core.choices import ENGINES, SEG_TYPES
+from mobileutr_monai.core.choices import END_TO_END_SUFFIXES, ENGINES, SEG_TYPES
 from mobileutr_monai.verbs.files import require_file
 from mobileutr_monai.verbs.options import amount, count, duration, formats, location, positive, setting
 
@@ -160,7 +160,7 @@ def add_verb(verbs: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    if options.bundle.suffix in (".onnx", ".xml"):
+    if options.bundle.suffix in END_TO_END_SUFFIXES:
         return _predict_with_file(options)
     from mobileutr_monai.core.folders import check_folders, check_inputs, require_configs
 
